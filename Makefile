@@ -1,0 +1,53 @@
+# One verb each. Everything is installed into .venv, from the pinned set in constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+DEMO_FLAGS ?=
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format ui bench clean
+
+help:  ## list the verbs
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: $(READY)  ## make .venv and install the pinned set
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed; set PYTHON=") if sys.version_info < (3, 10) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)  ## the main job: make a small world, adapt a tiny CLIP to it, show before and after
+	$(BIN)/lssl-ray demo $(DEMO_FLAGS)
+
+test: $(READY)  ## the whole test suite
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## tests that start no Ray
+	$(BIN)/python -m pytest -m 'not cluster'
+
+check: $(READY)  ## format, lint, spelling, strict types, import boundary
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell lssl_ray jobs tests bench docs README.md CHANGELOG.md
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_boundaries.py
+
+format: $(READY)  ## rewrite the code in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: $(READY)  ## MLflow over the demo's runs, on loopback
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///demo/mlflow.db
+
+bench: $(READY)  ## the table of docs/demo_gain.md: gain and ablations over seeds (about an hour)
+	$(BIN)/python bench/demo_gain.py
+
+clean:  ## remove what the verbs above made, the environment too
+	rm -rf $(VENV) demo runs mlruns mlflow.db .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,206 @@
+"""Composition root: the only place where a configuration becomes objects.
+
+Everything below takes values. Nothing here trains, decodes or talks to Ray or MLflow.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from open_clip.transformer import VisionTransformer
+
+from lssl_ray.concepts.space import ConceptSpace, build_concept_space
+from lssl_ray.concepts.vocabulary import Vocabulary, load_vocabulary
+from lssl_ray.config import RunConfig, dump_config
+from lssl_ray.config.schema import GlobalViewsSection, LocalViewsSection
+from lssl_ray.errors import ConfigError
+from lssl_ray.model.clip import ClipModel, load_clip
+from lssl_ray.model.space_time import VideoEncoder
+from lssl_ray.model.teacher import build_teacher
+from lssl_ray.training.loop import LoopSettings, Schedules
+from lssl_ray.training.optimizer import build_optimizer
+from lssl_ray.training.schedules import constant, cosine
+from lssl_ray.training.task import LossWeights, LssTask
+from lssl_ray.video.order import RunPlan, compute_num_steps
+from lssl_ray.video.pipeline import DecodeSettings
+from lssl_ray.video.views import ViewKind, ViewRecipe
+
+RATE_CLIPS = 256  # configured learning rates are per this many clips
+
+
+@dataclass(frozen=True)
+class TrainParts:
+    """What a worker trains with."""
+
+    task: LssTask
+    optimizer: torch.optim.AdamW
+    schedules: Schedules
+
+
+def build_clip(config: RunConfig) -> ClipModel:
+    """The image CLIP that the run adapts."""
+    clip = load_clip(config.clip.model, weights=config.clip.weights)
+    patch = cast(VisionTransformer, clip.visual).patch_size[0]
+    views = config.views
+    sizes = {"views.global.size": views.global_.size}
+    if views.local.count:
+        sizes["views.local.size"] = views.local.size
+    if config.evaluation.size is not None:
+        sizes["evaluation.size"] = config.evaluation.size
+    wrong = [f"{key}={size}" for key, size in sizes.items() if size % patch]
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(wrong)}: {config.clip.model} has patches of {patch} px; choose multiples."
+        )
+    return clip
+
+
+def build_space(config: RunConfig, clip: ClipModel) -> ConceptSpace:
+    """The concept space of the configured labels.
+
+    Raises:
+        ConfigError: An objective needs descriptions and the labels have none.
+    """
+    vocabulary = load_vocabulary(Path(config.concepts.labels))
+    if config.objective.uses_descriptions and not vocabulary.has_descriptions:
+        raise ConfigError(
+            f"concepts.labels={config.concepts.labels!r} has no descriptions, but the objective "
+            "uses them. Add descriptions to the file, or train on labels alone with --set "
+            "objective.weight_distill_description=0 --set objective.weight_align=0."
+        )
+    return build_label_space(config, clip, vocabulary)
+
+
+def build_label_space(config: RunConfig, clip: ClipModel, vocabulary: Vocabulary) -> ConceptSpace:
+    """A concept space of any labels, with the configured prompts."""
+    return build_concept_space(
+        vocabulary,
+        clip,
+        layout=config.concepts.layout,
+        templates=config.concepts.templates,
+        description_templates=config.concepts.description_templates,
+    )
+
+
+def build_encoder(config: RunConfig, clip: ClipModel) -> VideoEncoder:
+    """CLIP continued in time, before any training."""
+    visual = cast(VisionTransformer, clip.visual)
+    return VideoEncoder(visual, num_frames=config.views.global_.num_frames)
+
+
+def build_train_parts(
+    config: RunConfig,
+    clip: ClipModel,
+    space: ConceptSpace,
+    *,
+    num_videos: int,
+    device: torch.device,
+) -> TrainParts:
+    """Student, teacher, objectives, optimiser and schedules on the training device."""
+    objective = config.objective
+    student = build_encoder(config, clip)
+    task = LssTask(
+        student,
+        build_teacher(student),
+        categories=space.categories,
+        descriptions=space.descriptions,
+        link=space.link,
+        weights=LossWeights(
+            distill_category=objective.weight_distill_category,
+            distill_description=objective.weight_distill_description,
+            align=objective.weight_align,
+            prior=objective.weight_prior,
+        ),
+        mean=clip.mean,
+        std=clip.std,
+    ).to(device)
+    return TrainParts(
+        task=task,
+        optimizer=build_optimizer(task.student, betas=config.optim.betas),
+        schedules=build_schedules(config, num_videos=num_videos),
+    )
+
+
+def build_schedules(config: RunConfig, *, num_videos: int) -> Schedules:
+    """All schedules over the steps of the whole run."""
+    optim, objective = config.optim, config.objective
+    num_steps = compute_run_steps(config, num_videos=num_videos)
+    warmup_steps = min(num_steps - 1, int(optim.warmup_share * num_steps))
+    scale = optim.clips_per_step / RATE_CLIPS
+    rate, final_rate = optim.learning_rate * scale, optim.final_learning_rate * scale
+    factor = optim.temporal_rate_factor
+    lengths = {"num_steps": num_steps, "warmup_steps": warmup_steps}
+    return Schedules(
+        pretrained_rate=cosine(rate, final_rate, **lengths),
+        temporal_rate=cosine(rate * factor, final_rate * factor, **lengths),
+        weight_decay=cosine(*optim.weight_decay, num_steps=num_steps),
+        momentum=cosine(*optim.teacher_momentum, num_steps=num_steps),
+        student_temperature=constant(objective.student_temperature),
+        teacher_temperature=constant(objective.teacher_temperature),
+    )
+
+
+def build_plan(config: RunConfig, *, num_videos: int) -> RunPlan:
+    """Which clips the run visits: the epochs, or as many steps as `optim.max_steps` allows."""
+    num_positions = config.optim.epochs * num_videos
+    if config.optim.max_steps is not None:
+        num_positions = min(num_positions, config.optim.max_steps * config.optim.clips_per_step)
+    return RunPlan(num_videos=num_videos, num_positions=num_positions, seed=config.run.seed)
+
+
+def compute_run_steps(config: RunConfig, *, num_videos: int) -> int:
+    """Steps of the whole run."""
+    plan = build_plan(config, num_videos=num_videos)
+    return compute_num_steps(plan.num_positions, global_batch=config.optim.clips_per_step)
+
+
+def build_loop_settings(config: RunConfig, *, num_videos: int) -> LoopSettings:
+    """Lengths, limits and cadence of the training loop."""
+    num_steps = compute_run_steps(config, num_videos=num_videos)
+    return LoopSettings(
+        num_steps=num_steps,
+        stop_at_step=min(num_steps, config.run.stop_at_step or num_steps),
+        positions_per_step=config.optim.clips_per_step,
+        num_positions=build_plan(config, num_videos=num_videos).num_positions,
+        gradient_clip=config.optim.gradient_clip,
+        log_every=config.run.log_every,
+        checkpoint_every=config.run.checkpoint_every,
+        max_bad_fraction=config.data.max_bad_fraction,
+        precision=config.clip.precision,
+        run_config=dump_config(config),
+    )
+
+
+def build_recipe(config: RunConfig) -> ViewRecipe:
+    """The views of a clip."""
+    views = config.views
+    return ViewRecipe(
+        global_views=_build_kind(views.global_),
+        local_views=_build_kind(views.local),
+        window_seconds=views.window_seconds,
+        flip_probability=views.flip_probability,
+        jitter_probability=views.jitter_probability,
+        jitter_strength=views.jitter_strength,
+        grey_probability=views.grey_probability,
+    )
+
+
+def build_decode_settings(config: RunConfig) -> DecodeSettings:
+    """How videos are opened."""
+    data = config.data
+    return DecodeSettings(
+        deadline_seconds=data.decode_deadline_seconds,
+        recycle_after=data.recycle_decoder_after,
+        short_side=data.decode_short_side,
+    )
+
+
+def _build_kind(section: GlobalViewsSection | LocalViewsSection) -> ViewKind:
+    return ViewKind(
+        count=section.count,
+        num_frames=section.num_frames,
+        size=section.size,
+        area=section.area,
+        window_share=section.window_share,
+    )

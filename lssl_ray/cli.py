@@ -1,0 +1,152 @@
+"""The `lssl-ray` command: thin verbs over the same functions that `jobs/` calls."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lssl_ray import commands
+from lssl_ray.display import RunDisplay
+from lssl_ray.errors import LsslError
+
+app = typer.Typer(
+    help="Adapt an image CLIP to video with no per-video labels.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(help="Make and look at manifests of videos.", no_args_is_help=True)
+config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="Recipe (YAML), or a run's run_config.yaml.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: a.b=c.")
+]
+LocalOption = Annotated[
+    bool, typer.Option("--local", help="One process without Ray: for debugging.")
+]
+EXIT_REFUSED = 2
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where world, CLIP and runs go.")] = Path("demo"),
+    small: Annotated[bool, typer.Option(help="A shortened run, to see that it works.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of world, CLIP and training.")] = 0,
+    local: LocalOption = False,
+) -> None:
+    """Make a small world of videos, adapt a tiny CLIP to it, show before and after."""
+    from lssl_ray.demo.job import run_demo
+
+    with _showing() as display:
+        run_demo(folder, small=small, seed=seed, local=local, display=display)
+
+
+@app.command()
+def train(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    run_name: Annotated[str | None, typer.Option(help="Name of the run and its folder.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Go on with a run: its name, or its folder.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Throw away a run of that name first.")] = False,
+    local: LocalOption = False,
+) -> None:
+    """Adapt CLIP to the videos of a manifest; evaluate before and after."""
+    with _showing() as display:
+        commands.train(
+            config=config,
+            overrides=overrides or [],
+            run_name=run_name,
+            resume=resume,
+            overwrite=overwrite,
+            local=local,
+            display=display,
+        )
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest of labelled videos.")],
+    name: Annotated[str, typer.Option(help="Name of these videos in the results.")] = "evaluation",
+    labels: Annotated[
+        Path | None, typer.Option(help="Label file; default: the labels the run trained with.")
+    ] = None,
+    local: LocalOption = False,
+) -> None:
+    """Zero-shot accuracy of CLIP and of a run's adapted teacher on labelled videos."""
+    with _showing() as display:
+        commands.evaluate(run, manifest, name=name, labels=labels, local=local, display=display)
+
+
+@data_app.command("index")
+def data_index(
+    paths: Annotated[list[str], typer.Argument(help="Folders or video files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")] = Path(
+        "manifest.parquet"
+    ),
+    labels: Annotated[
+        str, typer.Option(help="none, folders (the parent folder's name), or a CSV: path,label.")
+    ] = "none",
+    split: Annotated[str | None, typer.Option(help="Split name to file the videos under.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Files probed at a time.")] = 2,
+    deadline: Annotated[float, typer.Option(help="Seconds one file may take.")] = 20.0,
+) -> None:
+    """Probe videos and write a manifest; damaged files are rows with a reason.
+
+    Run again, it probes only new and changed files.
+    """
+    with _showing() as display:
+        commands.index(
+            paths,
+            out,
+            labels=labels,
+            split=split,
+            num_workers=workers,
+            deadline_seconds=deadline,
+            display=display,
+        )
+
+
+@config_app.command("show")
+def config_show(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Print the resolved configuration; it is valid as --config."""
+    with _showing():
+        typer.echo(commands.show_config(config, overrides or []), nl=False)
+
+
+@config_app.command("fields")
+def config_fields() -> None:
+    """List every setting with its default and meaning."""
+    typer.echo(commands.describe_fields(), nl=False)
+
+
+@contextmanager
+def _showing() -> Iterator[RunDisplay]:
+    """A display, and refusals as a message instead of a traceback."""
+    # A path may hold what looks like markup or an emoji's name.
+    errors = Console(stderr=True, emoji=False)
+    try:
+        with RunDisplay(Console(emoji=False)) as display:
+            yield display
+    except LsslError as error:
+        errors.print("[bold red]Error[/bold red]", end=" ")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_REFUSED)
+
+
+main: Callable[[], None] = app
+
+if __name__ == "__main__":
+    main()

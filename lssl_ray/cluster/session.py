@@ -1,0 +1,51 @@
+"""Starting or joining Ray, on loopback and quietly unless told otherwise."""
+
+import logging
+import os
+
+import ray
+from ray.data import DataContext
+
+from lssl_ray.config import RunConfig
+from lssl_ray.errors import ClusterError
+
+NOISY_LOGGERS = ("ray", "ray.data", "ray.train")
+
+
+def start_ray(config: RunConfig) -> None:
+    """Start a Ray of our own on this machine, or join the one that runs this job.
+
+    Logical cores of our own Ray are what the run asks for, even above the machine's: on a laptop
+    workers and decoders share cores instead of waiting for each other for ever.
+
+    Raises:
+        ClusterError: Ray can't be started or found.
+    """
+    # Sent to nobody unless the user says so.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if config.cluster.address == "auto":
+            ray.init(address="auto", **quiet)
+        else:
+            workers = config.cluster.num_workers * config.cluster.cpus_per_worker
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, workers + config.cluster.num_decoders + 1),
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ClusterError(
+            f"Ray could not be started or joined (cluster.address={config.cluster.address}): "
+            f"{error}. Without Ray, --local runs everything in one process."
+        ) from error
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def stop_ray() -> None:
+    """Leave Ray, and end it when we started it."""
+    ray.shutdown()

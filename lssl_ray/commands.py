@@ -1,0 +1,251 @@
+"""What the verbs do: shared by the command line, `jobs/` and the demo."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lssl_ray import build
+from lssl_ray.concepts.vocabulary import load_vocabulary
+from lssl_ray.config import RunConfig, dump_config, load_config
+from lssl_ray.config.loading import describe_schema, validate_config
+from lssl_ray.display import RunDisplay
+from lssl_ray.engine import Engine, LocalEngine
+from lssl_ray.errors import ConfigError
+from lssl_ray.folder import RunFolder, create_run_folder, open_run_folder, resolve_paths
+from lssl_ray.run import evaluate_splits, execute_run, load_splits, require_checkpoint
+from lssl_ray.video.index import IndexReport, index_videos
+from lssl_ray.video.manifest import load_manifest, save_manifest
+
+DEFAULT_FOLDER = "runs"
+
+
+def train(
+    *,
+    config: Path | None,
+    overrides: Sequence[str],
+    run_name: str | None,
+    resume: str | None,
+    overwrite: bool,
+    local: bool,
+    display: RunDisplay,
+) -> dict[str, Any]:
+    """Start or resume a run; returns its summary.
+
+    Raises:
+        LsslError: What is wrong and what to do.
+    """
+    overrides = list(overrides)
+    if resume is not None:
+        if config is not None or run_name is not None or overwrite:
+            raise ConfigError(
+                "--resume goes on with a run as it was configured; leave out --config, --run-name "
+                "and --overwrite (use --set for what may change)."
+            )
+        folder, resolved = open_run_folder(_find_run(resume), overrides)
+    else:
+        if run_name is not None:
+            overrides.append(f"run.name={json.dumps(run_name)}")
+        folder, resolved = create_run_folder(load_config(config, overrides), overwrite=overwrite)
+    with _logging_to(folder.log), _sigterm_as_exit():
+        summary = execute_run(
+            resolved, folder, open_engine=pick_engine(local=local), display=display
+        )
+    display.show_results(summary)
+    display.show_lines(*_describe_end(summary, folder, resolved))
+    return summary
+
+
+def evaluate(
+    run: Path,
+    manifest: Path,
+    *,
+    name: str,
+    labels: Path | None,
+    local: bool,
+    display: RunDisplay,
+) -> dict[str, Any]:
+    """Zero-shot accuracy of CLIP and of a run's teacher on labelled videos.
+
+    Raises:
+        LsslError: What is wrong and what to do.
+    """
+    folder, config = open_run_folder(run.absolute(), [])
+    data = config.model_dump(mode="json", by_alias=True)
+    data["evaluation"]["manifests"] = {name: str(manifest)}
+    if labels is not None:
+        data["concepts"]["labels"] = str(labels)
+    config = resolve_paths(validate_config(data))
+    checkpoint = require_checkpoint(folder)
+    display.show_phase("Reading the manifest and CLIP")
+    clip = build.build_clip(config)
+    space = build.build_label_space(config, clip, load_vocabulary(Path(config.concepts.labels)))
+    splits = load_splits(config, space)
+    with _logging_to(folder.log), _sigterm_as_exit():
+        engine = pick_engine(local=local)(config)
+        try:
+            display.show_phase("Evaluating before and after")
+            results = evaluate_splits(
+                config,
+                splits,
+                space,
+                engine=engine,
+                folder=folder,
+                teacher=checkpoint / "teacher.safetensors",
+            )
+        finally:
+            engine.close()
+    outcome = {"zero_shot": {split: result.to_json() for split, result in results.items()}}
+    path = folder.artifacts / f"zero_shot_{name}.json"
+    path.write_text(json.dumps(outcome["zero_shot"][name], indent=2), encoding="utf-8")
+    display.show_results(outcome)
+    display.show_lines(f"Checkpoint: {checkpoint}", f"Written: {path}")
+    return outcome
+
+
+def index(
+    paths: Sequence[str],
+    out: Path,
+    *,
+    labels: str,
+    split: str | None,
+    num_workers: int,
+    deadline_seconds: float,
+    display: RunDisplay,
+) -> IndexReport:
+    """Probe videos into a manifest; with an existing one, only what is new or changed.
+
+    Raises:
+        DataError: No videos, or labels that don't fit.
+    """
+    previous = load_manifest(str(out)) if out.exists() else None
+
+    def on_progress(done: int, total: int, bad: int) -> None:
+        display.show_count(done, total, f"{bad} bad")
+
+    display.show_phase("Probing videos")
+    manifest, report = index_videos(
+        paths,
+        labels=labels,
+        split=split,
+        num_workers=num_workers,
+        deadline_seconds=deadline_seconds,
+        on_progress=on_progress,
+        previous=previous,
+    )
+    save_manifest(manifest, str(out))
+    display.show_lines(*_describe_index(report, out))
+    return report
+
+
+def show_config(config: Path | None, overrides: Sequence[str]) -> str:
+    """The resolved configuration as YAML."""
+    return dump_config(load_config(config, overrides))
+
+
+def describe_fields() -> str:
+    """Every setting with default and meaning."""
+    return describe_schema()
+
+
+def pick_engine(*, local: bool) -> Callable[[RunConfig], Engine]:
+    """Ray, or this process."""
+    if local:
+        return lambda config: LocalEngine()
+    from lssl_ray.cluster.engine import RayEngine
+
+    return RayEngine
+
+
+def _find_run(name: str) -> Path:
+    """A run by folder, or by name below `runs/`."""
+    if (Path(name) / "run_config.yaml").is_file():
+        return Path(name).absolute()
+    return Path(DEFAULT_FOLDER, name).absolute()
+
+
+def _describe_end(summary: dict[str, Any], folder: RunFolder, config: RunConfig) -> list[str]:
+    quarantined = summary["quarantined"]["total"]
+    lines = [
+        f"{summary['steps']} of {summary['num_steps']} steps, {summary['clips_trained']} clips in "
+        f"{summary['train_seconds']:.0f} s ({summary['clips_per_second']:.1f} clips/s, "
+        f"{100 * summary['data_wait_share']:.0f} % of it waiting for data)",
+        f"Run folder: {folder.path}",
+    ]
+    if quarantined:
+        lines.append(f"Quarantined: {quarantined} (reasons in {folder.quarantine})")
+    if summary["tracking_calls_failed"]:
+        lines.append(
+            f"MLflow did not take {summary['tracking_calls_failed']} calls; metrics.jsonl has all"
+        )
+    if not summary["finished"]:
+        lines.append(f"To go on: lssl-ray train --resume {folder.path}")
+    if config.tracking.uri is not None:
+        lines.append(f"Compare runs: mlflow ui --backend-store-uri {config.tracking.uri}")
+    return lines
+
+
+def _describe_index(report: IndexReport, out: Path) -> list[str]:
+    lines = [
+        f"{report.num_ok} usable and {report.num_bad} bad of {report.num_files} videos in "
+        f"{report.seconds:.1f} s ({report.num_reused} known from before)",
+    ]
+    for reason, count in sorted(report.bad_by_reason.items()):
+        lines.append(f"  bad: {reason} {count}")
+    if num_by_pyav := report.num_by_reader.get("pyav", 0):
+        lines.append(f"  read by pyav because decord refuses or misreads them: {num_by_pyav}")
+    if report.num_shortened:
+        lines.append(f"  usable up to a damaged part (column `detail`): {report.num_shortened}")
+    if report.num_duplicates:
+        lines.append(f"  the same file met again: {report.num_duplicates}")
+    if report.ignored_by_extension:
+        ignored = ", ".join(
+            f"{extension or 'none'} {count}"
+            for extension, count in sorted(report.ignored_by_extension.items())
+        )
+        lines.append(f"  not video by extension, ignored: {ignored}")
+    if report.num_unlabelled:
+        lines.append(f"  without label: {report.num_unlabelled}")
+    if report.unmatched_label_rows:
+        lines.append(f"  label rows without a video: {report.unmatched_label_rows}")
+    lines.append(f"Manifest: {out}")
+    return lines
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Library talk goes to the run's log, warnings of ours to the person as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(file)
+    ours = logging.getLogger("lssl_ray")
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setLevel(logging.WARNING)
+    ours.addHandler(shown)
+    try:
+        yield
+    finally:
+        root.removeHandler(file)
+        ours.removeHandler(shown)
+        file.close()
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """A terminated job unwinds like Ctrl-C, so that the tracked run ends as KILLED."""
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,282 @@
+"""Sections and fields of a run's configuration, their ranges, and what can't go together.
+
+Values only: nothing here reads, builds or opens anything. Fields are documented here and nowhere
+else; help texts are made from these descriptions.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+# Goes into file names, metric names and MLflow filters.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+_SIZE = "Height and width, px; a multiple of the patch size."
+_AREA = "Smallest and largest share of the picture that a crop covers."
+_WINDOW_SHARE = "Share of the clip's window that the frames span."
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys, loose types and later changes are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+
+class RunSection(Section):
+    """The run itself."""
+
+    name: Name = Field(
+        default="run", description="Name of the run and of its folder; resuming goes by it."
+    )
+    folder: str = Field(default="runs", description="Where run folders are made.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="Decides order, views and initialisation."
+    )
+    stop_at_step: Count | None = Field(
+        default=None, description="End this session early, with a checkpoint to resume from."
+    )
+    log_every: Count = Field(default=10, description="Steps per row of metrics.")
+    checkpoint_every: Count = Field(default=500, description="Steps between checkpoints.")
+    checkpoints_to_keep: Count = Field(default=2, description="Older checkpoints are deleted.")
+
+
+class ClipSection(Section):
+    """The image CLIP to adapt."""
+
+    model: str = Field(
+        description="open_clip model name (ViT-B-16), or local-dir:PATH with config and weights."
+    )
+    weights: str | None = Field(
+        default=None, description="open_clip tag (openai) or weights file; null for local-dir."
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32", description="Arithmetic of the towers; losses are always float32."
+    )
+
+
+class DataSection(Section):
+    """Unlabelled training videos."""
+
+    manifest: str = Field(description="Parquet manifest from `lssl-ray data index`.")
+    max_bad_fraction: Share = Field(
+        default=0.05, description="Share of undecodable clips above which the run ends."
+    )
+    decode_deadline_seconds: Positive = Field(
+        default=30.0, description="Longest time one video may take before its decoder is killed."
+    )
+    decode_short_side: Annotated[int, Field(ge=32)] = Field(
+        default=512, description="Larger pictures are reduced to this short side on decoding, px."
+    )
+    recycle_decoder_after: Count = Field(
+        default=500, description="Videos after which a decoder process is replaced."
+    )
+
+
+class GlobalViewsSection(Section):
+    """Long, large views: seen by student and teacher."""
+
+    count: Count = Field(default=2, description="Views of this kind per clip.")
+    num_frames: Count = Field(default=8, description="Frames per view.")
+    size: Count = Field(default=224, description=_SIZE)
+    area: tuple[PositiveShare, PositiveShare] = Field(default=(0.4, 1.0), description=_AREA)
+    window_share: PositiveShare = Field(default=1.0, description=_WINDOW_SHARE)
+
+
+class LocalViewsSection(Section):
+    """Short, small views: seen by the student only."""
+
+    count: Annotated[int, Field(ge=0)] = Field(default=8, description="Views of this kind.")
+    num_frames: Count = Field(default=8, description="Frames per view.")
+    size: Count = Field(default=96, description=_SIZE)
+    area: tuple[PositiveShare, PositiveShare] = Field(default=(0.05, 0.4), description=_AREA)
+    window_share: PositiveShare = Field(default=0.125, description=_WINDOW_SHARE)
+
+
+class ViewsSection(Section):
+    """Augmented views of a clip (SVT's recipe)."""
+
+    global_: GlobalViewsSection = Field(
+        default=GlobalViewsSection(), alias="global", description="Seen by student and teacher."
+    )
+    local: LocalViewsSection = Field(
+        default=LocalViewsSection(), description="Seen by the student only."
+    )
+    window_seconds: Positive = Field(
+        default=8.5, description="Stretch of video that one clip looks at."
+    )
+    flip_probability: Share = Field(default=0.5, description="Chance of a mirrored view.")
+    jitter_probability: Share = Field(default=0.8, description="Chance of colour jitter.")
+    jitter_strength: tuple[Share, Share, Share] = Field(
+        default=(0.4, 0.4, 0.2), description="Largest change of brightness, contrast, saturation."
+    )
+    grey_probability: Share = Field(default=0.2, description="Chance of a grey view.")
+
+
+class ConceptsSection(Section):
+    """The concept space to train in."""
+
+    labels: str = Field(description="Label file: one per line, or YAML with descriptions.")
+    layout: Literal["pooled", "full"] = Field(
+        default="pooled", description="One row per label, or one per description."
+    )
+    templates: tuple[str, ...] = Field(
+        default=("a photo of a person {}.", "a video of a person {}.", "a person is {}."),
+        min_length=1,
+        description="Prompts for labels; {} is the label.",
+    )
+    description_templates: tuple[str, ...] = Field(
+        default=("{}.",), min_length=1, description="Prompts for descriptions."
+    )
+
+
+class ObjectiveSection(Section):
+    """Losses in concept space."""
+
+    weight_distill_category: NonNegative = Field(default=1.0, description="Category distillation.")
+    weight_distill_description: NonNegative = Field(
+        default=1.0, description="Description distillation; needs descriptions."
+    )
+    weight_align: NonNegative = Field(
+        default=1.0, description="Alignment of both spaces; needs descriptions."
+    )
+    weight_prior: NonNegative = Field(default=1.0, description="Uniform prior, both spaces.")
+    student_temperature: Positive = Field(default=0.01, description="Divides student cosines.")
+    teacher_temperature: Positive = Field(
+        default=0.005, description="Divides teacher cosines; below the student's it sharpens."
+    )
+
+    @property
+    def uses_descriptions(self) -> bool:
+        """Whether an objective needs the description space."""
+        return self.weight_distill_description > 0 or self.weight_align > 0
+
+
+class OptimSection(Section):
+    """Optimiser, length and schedules."""
+
+    clips_per_step: Count = Field(default=32, description="Clips per step over all workers.")
+    epochs: Count = Field(default=20, description="Visits of every video.")
+    max_steps: Count | None = Field(
+        default=None, description="Ends the run, and its schedules, earlier than the epochs do."
+    )
+    learning_rate: Positive = Field(
+        default=1.0e-5, description="Peak for CLIP's weights per 256 clips; scales with the batch."
+    )
+    final_learning_rate: NonNegative = Field(
+        default=1.0e-6, description="At the end, per 256 clips."
+    )
+    temporal_rate_factor: Positive = Field(
+        default=10.0, description="Rate of the new temporal weights over that of CLIP's."
+    )
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.25, description="Share of the steps with a rising rate."
+    )
+    weight_decay: tuple[NonNegative, NonNegative] = Field(
+        default=(0.04, 0.1), description="First and last, cosine; not on biases, norms, embeddings."
+    )
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="AdamW's.")
+    gradient_clip: Positive = Field(default=3.0, description="Largest total gradient norm.")
+    teacher_momentum: tuple[Share, Share] = Field(
+        default=(0.996, 1.0), description="First and last of the EMA, cosine."
+    )
+
+
+class EvaluationSection(Section):
+    """Zero-shot evaluation before and after training."""
+
+    manifests: dict[Name, str] = Field(
+        default={}, description="Split name to manifest with labels; empty: no evaluation."
+    )
+    num_frames: Count = Field(default=8, description="Frames per video, evenly spaced.")
+    size: Count | None = Field(default=None, description="Centre view, px; null: global size.")
+
+
+class ClusterSection(Section):
+    """Where and how wide the run is."""
+
+    address: Literal["local", "auto"] = Field(
+        default="local",
+        description="`local` starts Ray here; `auto` joins RAY_ADDRESS (set by ray job submit).",
+    )
+    num_workers: Count = Field(default=1, description="Training processes.")
+    use_gpu: bool = Field(default=False, description="One GPU per worker.")
+    cpus_per_worker: Count = Field(default=1, description="Cores, and torch threads, per worker.")
+    num_decoders: Count = Field(default=1, description="Decoding processes, one core each.")
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="Worker failures to recover from before giving up."
+    )
+
+
+class TrackingSection(Section):
+    """MLflow."""
+
+    uri: str | None = Field(
+        default="sqlite:///mlflow.db", description="Tracking store; null: files only."
+    )
+    experiment: str = Field(default="lssl_ray", description="MLflow experiment.")
+
+
+class RunConfig(Section):
+    """Everything a run is made from."""
+
+    run: RunSection = RunSection()
+    clip: ClipSection
+    data: DataSection
+    views: ViewsSection = ViewsSection()
+    concepts: ConceptsSection
+    objective: ObjectiveSection = ObjectiveSection()
+    optim: OptimSection = OptimSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    cluster: ClusterSection = ClusterSection()
+    tracking: TrackingSection = TrackingSection()
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "RunConfig":
+        problems = _find_impossible(self)
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _find_impossible(config: RunConfig) -> list[str]:
+    """Combinations of valid values that can't work together: `key: rule; remedy`."""
+    views, optim, objective, cluster = config.views, config.optim, config.objective, config.cluster
+    problems = []
+    if views.global_.count + views.local.count < 2:
+        problems.append(
+            "views.global.count: one view leaves no pair to compare; set views.global.count >= 2 "
+            "or views.local.count >= 1"
+        )
+    for name, kind in (("global", views.global_), ("local", views.local)):
+        if kind.area[0] > kind.area[1]:
+            problems.append(f"views.{name}.area: {list(kind.area)} must be [smallest, largest]")
+    if optim.clips_per_step % cluster.num_workers:
+        problems.append(
+            f"optim.clips_per_step: {optim.clips_per_step} clips can't be shared evenly by "
+            f"cluster.num_workers={cluster.num_workers}; use a multiple"
+        )
+    if not any(
+        (
+            objective.weight_distill_category,
+            objective.weight_distill_description,
+            objective.weight_align,
+            objective.weight_prior,
+        )
+    ):
+        problems.append("objective: every weight is 0, nothing would be learned; raise one")
+    if config.clip.precision == "bf16" and not cluster.use_gpu:
+        problems.append(
+            "clip.precision: bf16 is for GPUs; set cluster.use_gpu=true or precision float32"
+        )
+    if config.clip.weights is None and not config.clip.model.startswith("local-dir:"):
+        problems.append(
+            "clip.weights: a named model needs weights; give an open_clip tag or a file"
+        )
+    return problems

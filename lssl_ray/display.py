@@ -1,0 +1,121 @@
+"""What a person sees while a run goes: one live line on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+
+class RunDisplay:
+    """Phases, training progress with ETA, and result tables.
+
+    Args:
+        console: Where to write; a terminal gets a live line.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+        self._first: tuple[int, float] | None = None
+
+    def __enter__(self) -> "RunDisplay":
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop_live()
+
+    def show_phase(self, text: str) -> None:
+        """A new part of the run begins."""
+        self._stop_live()
+        self._first = None
+        self._console.print(f"[bold]{text}[/bold]", highlight=False)
+
+    def show_count(self, done: int, total: int, text: str) -> None:
+        """Progress of something that is counted."""
+        self._show(done, total, text)
+
+    def show_row(self, row: Mapping[str, Any]) -> None:
+        """A window of training steps is done."""
+        failed = f"  bad {row['data/clips_failed']}" if row["data/clips_failed"] else ""
+        text = (
+            f"loss {row.get('loss/total', float('nan')):.3f}  "
+            f"{row['data/clips_per_second']:.1f} clips/s  "
+            f"wait {100 * row['data/wait_share']:.0f}%{failed}"
+        )
+        self._show(int(row["step"]), int(row["num_steps"]), text)
+
+    def show_results(self, summary: Mapping[str, Any]) -> None:
+        """Per-class accuracy before and after, and in all, per split."""
+        self._stop_live()
+        for split, result in summary["zero_shot"].items():
+            table = Table(title=f"Zero-shot top-1 on {split} ({result['videos']} videos), %")
+            for name in ("action", "videos", "CLIP", "adapted", "change"):
+                table.add_column(name, justify="left" if name == "action" else "right")
+            for label, row in result["per_class"].items():
+                before = 100 * row["clip_right"] / row["videos"]
+                after = 100 * row["adapted_right"] / row["videos"]
+                table.add_row(Text(label), str(row["videos"]), *_format_pair(before, after))
+            table.add_section()
+            pair = _format_pair(result["clip_top1"], result["adapted_top1"])
+            table.add_row("all", str(result["videos"]), *pair, style="bold")
+            self._console.print(table)
+
+    def show_lines(self, *lines: str) -> None:
+        """Plain text."""
+        self._stop_live()
+        for line in lines:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self, done: int, total: int, text: str) -> None:
+        text = f"{text}  ETA {self._estimate(done, total)}"
+        if not self._console.is_terminal:
+            self.show_lines(f"  {done}/{total}  {text}")
+            return
+        if self._live is None:
+            self._live = Progress(
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._live.add_task("", total=total)
+            self._live.start()
+        assert self._task is not None
+        self._live.update(self._task, completed=done, total=total, description=text)
+
+    def _estimate(self, done: int, total: int) -> str:
+        """Time left at the pace since this phase's first figure (a resumed run starts late)."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (done, now)
+        first_done, first_time = self._first
+        if done >= total:
+            return "0:00"
+        if done == first_done:
+            return "-:--"
+        seconds = int((total - done) * (now - first_time) / (done - first_done))
+        hours, minutes = divmod(seconds // 60, 60)
+        if hours:
+            return f"{hours}:{minutes:02d}:{seconds % 60:02d}"
+        return f"{minutes}:{seconds % 60:02d}"
+
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._task = None
+
+
+def _format_pair(before: float, after: float) -> tuple[str, str, str]:
+    return f"{before:.1f}", f"{after:.1f}", f"{after - before:+.1f}"

@@ -1,0 +1,165 @@
+"""The run folder: where each file of a run is, and who may write into it.
+
+::
+
+    runs/NAME/
+        run_config.yaml     the resolved configuration, valid as --config
+        summary.json        results and counts
+        metrics.jsonl       a row per window of steps
+        quarantine.jsonl    a row per video or clip that could not be decoded
+        checkpoints/        step_########/ (training/checkpoint.py)
+        artifacts/          concept space, evaluation tables, pictures
+        logs/               what Ray and the libraries had to say
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lssl_ray.config import RunConfig, dump_config, load_config
+from lssl_ray.errors import CheckpointError, ConfigError
+from lssl_ray.tracking.journal import METRICS_FILE, QUARANTINE_FILE
+
+# Overrides that a resumed run may bring: nothing that changes what is computed.
+RESUMABLE_SECTIONS = ("cluster.", "tracking.")
+RESUMABLE_KEYS = (
+    "run.stop_at_step",
+    "run.log_every",
+    "run.checkpoint_every",
+    "run.checkpoints_to_keep",
+    "data.max_bad_fraction",
+    "data.decode_deadline_seconds",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "run_config.yaml"
+
+    @property
+    def summary(self) -> Path:
+        """Results and counts."""
+        return self.path / "summary.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Rows of metrics."""
+        return self.path / METRICS_FILE
+
+    @property
+    def quarantine(self) -> Path:
+        """What could not be decoded."""
+        return self.path / QUARANTINE_FILE
+
+    @property
+    def artifacts(self) -> Path:
+        """Concept space, tables, pictures."""
+        return self.path / "artifacts"
+
+    @property
+    def space(self) -> Path:
+        """The concept space."""
+        return self.artifacts / "concept_space.safetensors"
+
+    @property
+    def log(self) -> Path:
+        """What Ray and the libraries had to say."""
+        return self.path / "logs" / "run.log"
+
+
+def create_run_folder(config: RunConfig, *, overwrite: bool) -> tuple[RunFolder, RunConfig]:
+    """Make the folder of a new run and file its configuration, with absolute paths.
+
+    Raises:
+        CheckpointError: The folder holds a run already, is not ours, or can't be made.
+    """
+    config = resolve_paths(config)
+    folder = RunFolder(Path(config.run.folder) / config.run.name)
+    if folder.path.is_dir() and any(folder.path.iterdir()):
+        if not overwrite:
+            raise CheckpointError(
+                f"{folder.path} holds a run already. Go on with it: --resume {folder.path}; "
+                "start another: --run-name OTHER; throw it away: --overwrite."
+            )
+        if not folder.config.exists():
+            raise CheckpointError(
+                f"{folder.path} is not empty and holds no run_config.yaml, so it is no run of "
+                "ours and is not overwritten; choose another --run-name."
+            )
+        shutil.rmtree(folder.path)
+    _file_config(folder, config)
+    return folder, config
+
+
+def open_run_folder(path: Path, overrides: list[str]) -> tuple[RunFolder, RunConfig]:
+    """The folder of an existing run and its configuration, to go on with it.
+
+    Raises:
+        CheckpointError: No such run.
+        ConfigError: An override would change what the run computes.
+    """
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        near = sorted(p.parent.name for p in path.parent.glob("*/run_config.yaml"))
+        raise CheckpointError(
+            f"No run to resume at {path}. Runs there: {', '.join(near) or 'none'}."
+        )
+    frozen = [
+        item
+        for item in overrides
+        if not item.startswith(RESUMABLE_SECTIONS) and item.partition("=")[0] not in RESUMABLE_KEYS
+    ]
+    if frozen:
+        raise ConfigError(
+            f"A resumed run keeps its configuration; {frozen} would change what it computes. "
+            f"Allowed: cluster.*, tracking.*, {', '.join(RESUMABLE_KEYS)}. For other values start "
+            "a new run with --run-name."
+        )
+    config = resolve_paths(load_config(folder.config, overrides))
+    _file_config(folder, config)
+    return folder, config
+
+
+def resolve_paths(config: RunConfig) -> RunConfig:
+    """The same configuration with absolute paths: workers have another working directory."""
+    data: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
+    data["run"]["folder"] = _absolute(config.run.folder)
+    data["data"]["manifest"] = _absolute(config.data.manifest)
+    data["concepts"]["labels"] = _absolute(config.concepts.labels)
+    data["evaluation"]["manifests"] = {
+        split: _absolute(path) for split, path in config.evaluation.manifests.items()
+    }
+    prefix, _, local = config.clip.model.partition("local-dir:")
+    if local and not prefix:
+        data["clip"]["model"] = f"local-dir:{_absolute(local)}"
+    if config.clip.weights is not None and Path(config.clip.weights).is_file():
+        data["clip"]["weights"] = _absolute(config.clip.weights)
+    uri = config.tracking.uri
+    if uri is not None and uri.startswith("sqlite:///"):
+        data["tracking"]["uri"] = f"sqlite:///{_absolute(uri.removeprefix('sqlite:///'))}"
+    return RunConfig.model_validate_json(json.dumps(data))
+
+
+def _file_config(folder: RunFolder, config: RunConfig) -> None:
+    try:
+        folder.artifacts.mkdir(parents=True, exist_ok=True)
+        folder.log.parent.mkdir(exist_ok=True)
+        folder.config.write_text(dump_config(config), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder.path} can't be written: {error}. Choose another place with "
+            "--set run.folder=... or --run-name."
+        ) from error
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

@@ -1,0 +1,11 @@
+"""The objectives in concept space: pure functions of scores, in float32 whatever comes in.
+
+Shapes and meaning are the project's numeric contract. Nothing here knows of models, workers or
+schedules: temperatures, weights and the mean over workers are arguments.
+"""
+
+from lssl_ray.losses.concept_alignment import concept_alignment
+from lssl_ray.losses.concept_distillation import concept_distillation
+from lssl_ray.losses.uniform_prior import uniform_prior
+
+__all__ = ["concept_alignment", "concept_distillation", "uniform_prior"]

@@ -1,0 +1,309 @@
+"""A whole run, whatever the engine: concept space, tracking, training, before and after."""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from lssl_ray import build
+from lssl_ray.concepts.space import ConceptSpace, load_concept_space, save_concept_space
+from lssl_ray.config import RunConfig, flatten_config
+from lssl_ray.engine import Engine, FeatureJob, TrainJob
+from lssl_ray.errors import CheckpointError, DataError
+from lssl_ray.evaluation.features import EvaluationView
+from lssl_ray.evaluation.report import ADAPTED, CLIP, SplitResult, compare_zero_shot
+from lssl_ray.folder import RunFolder
+from lssl_ray.model.clip import ClipModel
+from lssl_ray.pictures import draw_contact_sheet, draw_curves, draw_zero_shot
+from lssl_ray.summary import build_summary, find_git_commit
+from lssl_ray.tracking.base import NullTracker, Tracker
+from lssl_ray.tracking.journal import Journal, JournalFollower, read_rows
+from lssl_ray.training.checkpoint import find_latest_checkpoint
+from lssl_ray.types import Progress
+from lssl_ray.video.manifest import Manifest, load_manifest
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+
+
+class Display(Protocol):
+    """Shows a person how the run goes."""
+
+    def show_phase(self, text: str) -> None:
+        """A new part of the run begins."""
+
+    def show_row(self, row: Mapping[str, Any]) -> None:
+        """A window of training steps is done."""
+
+
+def execute_run(
+    config: RunConfig,
+    folder: RunFolder,
+    *,
+    open_engine: Callable[[RunConfig], Engine],
+    display: Display,
+) -> dict[str, Any]:
+    """Train (or go on training), evaluate, file everything; returns the summary.
+
+    Args:
+        config: Resolved, with absolute paths.
+        folder: The run's own; a checkpoint in it is gone on from.
+        open_engine: Starts what does the heavy work; called once the inputs are known to be good.
+        display: For a person.
+
+    Raises:
+        LsslError: What stopped the run; MLflow and the folder say so too.
+    """
+    display.show_phase("Reading the manifest and CLIP")
+    manifest = load_manifest(config.data.manifest)
+    clip = build.build_clip(config)
+    space = prepare_space(config, clip, folder)
+    splits = load_splits(config, space)
+    _quarantine_indexed(manifest, folder)
+    usable = manifest.usable()
+    if not len(usable):
+        raise DataError(
+            f"{config.data.manifest} lists no usable video ({len(manifest)} bad ones, see "
+            f"{folder.quarantine}); index other folders."
+        )
+    tracker = open_tracker(config, folder, manifest_digest=manifest.digest())
+    with _closing(tracker):
+        engine = open_engine(config)
+        try:
+            progress = _train(config, folder, usable, space, engine, tracker, display)
+            num_steps = build.compute_run_steps(config, num_videos=len(usable))
+            finished = progress.step == num_steps
+            results = {}
+            if finished and splits:
+                display.show_phase("Evaluating before and after")
+                results = evaluate_splits(
+                    config, splits, space, engine=engine, folder=folder, teacher=_teacher(folder)
+                )
+        finally:
+            engine.close()
+        display.show_phase("Drawing pictures and filing results")
+        _draw(config, folder, usable, clip, space, results)
+        summary = build_summary(
+            config,
+            progress,
+            num_steps=num_steps,
+            num_videos=len(usable),
+            manifest_digest=manifest.digest(),
+            clip_digest=clip.digest,
+            results=results,
+            quarantine=folder.quarantine,
+            num_tracking_failures=tracker.num_failed_calls,
+        )
+        _file(folder, tracker, summary, progress)
+        tracker.finish("FINISHED" if finished else "SCHEDULED")
+    return summary
+
+
+def prepare_space(config: RunConfig, clip: ClipModel, folder: RunFolder) -> ConceptSpace:
+    """The run's concept space: built once, then read back and checked against CLIP."""
+    if folder.space.exists():
+        return load_concept_space(folder.space, clip_digest=clip.digest)
+    space = build.build_space(config, clip)
+    save_concept_space(space, folder.space)
+    return space
+
+
+def load_splits(config: RunConfig, space: ConceptSpace) -> dict[str, Manifest]:
+    """The evaluation manifests, checked before anything is paid for.
+
+    Raises:
+        DataError: Empty, unlabelled, or with labels that the concept space lacks.
+    """
+    splits = {}
+    for name, path in config.evaluation.manifests.items():
+        manifest = load_manifest(path).usable()
+        unknown = sorted(set(manifest.labels()) - set(space.labels))
+        records = manifest.records()
+        unlabelled = sum(record.label is None for record in records)
+        if not records or unlabelled or unknown:
+            raise DataError(
+                f"evaluation.manifests.{name} ({path}) has {len(records)} usable videos, "
+                f"{unlabelled} of them without label, and labels that concepts.labels lacks: "
+                f"{unknown[:5]}. Index labelled videos (lssl-ray data index --labels ...) with "
+                "names as in the label file."
+            )
+        splits[name] = manifest
+    return splits
+
+
+def evaluate_splits(
+    config: RunConfig,
+    splits: Mapping[str, Manifest],
+    space: ConceptSpace,
+    *,
+    engine: Engine,
+    folder: RunFolder,
+    teacher: Path,
+) -> dict[str, SplitResult]:
+    """Zero-shot of CLIP and of the teacher on every split; undecodable videos are quarantined."""
+    view = EvaluationView(
+        num_frames=config.evaluation.num_frames,
+        size=config.evaluation.size or config.views.global_.size,
+    )
+    journal = Journal(folder.path)
+    results = {}
+    for name, manifest in splits.items():
+        job = FeatureJob(
+            config=config, manifest=manifest, view=view, weights={CLIP: None, ADAPTED: teacher}
+        )
+        table = engine.extract_features(job)
+        step = int(teacher.parent.name.removeprefix("step_"))
+        for failure in table.failures:
+            journal.append("quarantine", {**asdict(failure), "step": step, "stage": "evaluate"})
+        results[name] = compare_zero_shot(table, manifest, space)
+    return results
+
+
+def open_tracker(config: RunConfig, folder: RunFolder, *, manifest_digest: str) -> Tracker:
+    """MLflow when the configuration names a store, else nothing."""
+    if config.tracking.uri is None:
+        return NullTracker()
+    # Read when mlflow is imported. Sent to nobody unless the user says so.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from lssl_ray.tracking.mlflow import MlflowTracker
+
+    return MlflowTracker(
+        config.tracking.uri,
+        experiment=config.tracking.experiment,
+        run_name=config.run.name,
+        run_folder=folder.path,
+        params=flatten_config(config),
+        tags={
+            "lssl.manifest_digest": manifest_digest,
+            "lssl.git_commit": find_git_commit() or "none",
+        },
+    )
+
+
+def _train(
+    config: RunConfig,
+    folder: RunFolder,
+    manifest: Manifest,
+    space: ConceptSpace,
+    engine: Engine,
+    tracker: Tracker,
+    display: Display,
+) -> Progress:
+    display.show_phase("Training")
+    job = TrainJob(config=config, run_folder=folder.path, manifest=manifest, space=space)
+    with _following(folder, tracker, display):
+        return engine.train(job)
+
+
+@contextmanager
+def _following(folder: RunFolder, tracker: Tracker, display: Display) -> Iterator[None]:
+    """Copy journal rows to the tracker and the display while training runs elsewhere."""
+    follower = JournalFollower(folder.metrics, after_step=tracker.last_step)
+    done = threading.Event()
+
+    def copy_rows() -> None:
+        rows = follower.read_new()
+        if rows:
+            tracker.log_rows(rows)
+        for row in rows:
+            display.show_row(row)
+
+    def follow() -> None:
+        while not done.wait(POLL_SECONDS):
+            copy_rows()
+
+    thread = threading.Thread(target=follow, name="journal-follower", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        copy_rows()
+
+
+@contextmanager
+def _closing(tracker: Tracker) -> Iterator[None]:
+    """End the tracked run honestly when the run does not end by itself."""
+    try:
+        yield
+    except Exception:
+        tracker.finish("FAILED")
+        raise
+    except BaseException:  # Ctrl-C or a terminated job
+        tracker.finish("KILLED")
+        raise
+
+
+def _quarantine_indexed(manifest: Manifest, folder: RunFolder) -> None:
+    """Videos the index found bad are in the quarantine from the start, once."""
+    journal = Journal(folder.path)
+    known = {row["video_id"] for row in read_rows(folder.quarantine) if row["stage"] == "index"}
+    for record in manifest.records():
+        if record.status != "ok" and record.video_id not in known:
+            row = {
+                "video_id": record.video_id,
+                "path": record.path,
+                "reason": record.reason,
+                "detail": record.detail,
+                "step": 0,
+                "stage": "index",
+            }
+            journal.append("quarantine", row)
+
+
+def _teacher(folder: RunFolder) -> Path:
+    return require_checkpoint(folder) / "teacher.safetensors"
+
+
+def require_checkpoint(folder: RunFolder) -> Path:
+    """The run's newest whole checkpoint.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    checkpoint = find_latest_checkpoint(folder.path)
+    if checkpoint is None:
+        raise CheckpointError(f"{folder.path} has no whole checkpoint; train it first.")
+    return checkpoint
+
+
+def _draw(
+    config: RunConfig,
+    folder: RunFolder,
+    manifest: Manifest,
+    clip: ClipModel,
+    space: ConceptSpace,
+    results: Mapping[str, SplitResult],
+) -> None:
+    draw_curves(list(read_rows(folder.metrics)), folder.artifacts / "curves.png")
+    draw_contact_sheet(
+        config, manifest, clip, space, _teacher(folder), folder.artifacts / "contact_sheet.png"
+    )
+    for split, result in results.items():
+        draw_zero_shot(split, result, folder.artifacts / f"zero_shot_{split}.png")
+
+
+def _file(folder: RunFolder, tracker: Tracker, summary: dict[str, Any], progress: Progress) -> None:
+    for split, result in summary["zero_shot"].items():
+        path = folder.artifacts / f"zero_shot_{split}.json"
+        path.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
+        row = {
+            "step": progress.step,
+            f"zero_shot/{split}/clip": result["clip_top1"] / 100,
+            f"zero_shot/{split}/adapted": result["adapted_top1"] / 100,
+        }
+        tracker.log_rows([row])
+    folder.summary.write_text(
+        json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    for path in (folder.config, folder.summary, folder.metrics, folder.quarantine):
+        tracker.log_artifact(path)
+    for path in sorted(folder.artifacts.iterdir()):
+        tracker.log_artifact(path)

@@ -1,0 +1,93 @@
+"""The run folder's own record: metrics.jsonl and quarantine.jsonl, whatever tracking does.
+
+The journal is the truth; MLflow is a copy of it. One process writes (rank 0's side of a run), any
+number read while it grows.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+METRICS_FILE = "metrics.jsonl"
+QUARANTINE_FILE = "quarantine.jsonl"
+FILES = {"metrics": METRICS_FILE, "quarantine": QUARANTINE_FILE}
+
+
+class Journal:
+    """Appends rows, each flushed at once, so that a killed process loses none that it wrote.
+
+    Args:
+        run_folder: Where the files are; it must exist.
+    """
+
+    def __init__(self, run_folder: Path) -> None:
+        self._folder = run_folder
+        for name in FILES.values():
+            (run_folder / name).touch()
+
+    def append(self, kind: str, record: Mapping[str, Any]) -> None:
+        """Add one row; `kind` is `metrics` or `quarantine`, and the row holds its `step`."""
+        line = json.dumps(record, ensure_ascii=False)
+        with (self._folder / FILES[kind]).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Drop rows after `step`: the steps that a resumed run does again write theirs anew."""
+        for name in FILES.values():
+            path = self._folder / name
+            kept = [row for row in read_rows(path) if row["step"] <= step]
+            staging = path.with_suffix(".rewinding")
+            staging.write_text(
+                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept),
+                encoding="utf-8",
+            )
+            os.replace(staging, path)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole rows of a journal file; a line still being written is left for later."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+class JournalFollower:
+    """Reads a growing metrics file piece by piece, through rewinds, each step once.
+
+    Args:
+        path: The metrics file; it need not exist yet.
+        after_step: Rows up to this step are taken as known.
+    """
+
+    def __init__(self, path: Path, *, after_step: int = 0) -> None:
+        self._path = path
+        self._last_step = after_step
+        self._offset = 0
+        self._inode = -1
+
+    def read_new(self) -> list[dict[str, Any]]:
+        """Rows that appeared since the last call."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return []
+        if status.st_ino != self._inode or status.st_size < self._offset:
+            # Rewound: the file was replaced. Known steps are skipped by number.
+            self._inode, self._offset = status.st_ino, 0
+        rows = []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                row = json.loads(line)
+                if row["step"] > self._last_step:
+                    self._last_step = row["step"]
+                    rows.append(row)
+        return rows

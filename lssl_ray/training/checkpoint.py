@@ -1,0 +1,210 @@
+"""Checkpoints: a folder that is whole or refused, in formats that can't run code.
+
+::
+
+    step_00000100/
+        student.safetensors      weights, by parameter name
+        teacher.safetensors
+        optimizer.safetensors    AdamW moments and step counts, `moment/parameter`
+        rng_rank_0.safetensors   random state of each worker
+        progress.json            how far the run is
+        run_config.yaml          what it was trained with
+        checkpoint.json          version, and size and SHA-256 of the files above; written last
+
+Schedules are functions of the step and need no state.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lssl_ray.errors import CheckpointError
+from lssl_ray.types import Progress
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+CHECKPOINTS_FOLDER = "checkpoints"
+INDEX_FILE = "checkpoint.json"
+_CHUNK_BYTES = 1 << 20
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder name of a step's checkpoint; names sort like steps."""
+    return f"step_{step:08d}"
+
+
+def write_checkpoint(
+    folder: Path,
+    *,
+    student: nn.Module,
+    teacher: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    run_config: str,
+) -> None:
+    """Write rank 0's part of a checkpoint into an empty folder; the index goes last."""
+    _save(student.state_dict(), folder / "student.safetensors")
+    _save(teacher.state_dict(), folder / "teacher.safetensors")
+    _save(_optimizer_tensors(student, optimizer), folder / "optimizer.safetensors")
+    (folder / "progress.json").write_text(json.dumps(dataclasses.asdict(progress), indent=2))
+    (folder / "run_config.yaml").write_text(run_config)
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _file_digest(path)}
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith("rng_")
+    }
+    index = {"version": FORMAT_VERSION, "files": files}
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2))
+
+
+def write_rng_state(folder: Path, *, rank: int) -> None:
+    """Write this worker's random state: every rank calls it for its own."""
+    tensors = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    save_file(tensors, folder / f"rng_rank_{rank}.safetensors")
+
+
+def list_checkpoints(run_folder: Path) -> list[Path]:
+    """All checkpoint folders of a run, oldest first, whole or not."""
+    return sorted((run_folder / CHECKPOINTS_FOLDER).glob("step_*"))
+
+
+def find_latest_checkpoint(run_folder: Path) -> Path | None:
+    """The newest checkpoint that is whole; damaged newer ones are named in the log."""
+    for folder in reversed(list_checkpoints(run_folder)):
+        problem = find_damage(folder)
+        if problem is None:
+            return folder
+        logger.warning("Checkpoint %s is not used: %s.", folder, problem)
+    return None
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None when all are as written."""
+    try:
+        index = json.loads((folder / INDEX_FILE).read_text())
+        files = dict(index["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{INDEX_FILE} is missing or cut ({error})"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"] or _file_digest(path) != expected["sha256"]:
+            return f"{name} is not what was written"
+    return None
+
+
+def load_progress(folder: Path) -> Progress:
+    """How far the run was when this checkpoint was written.
+
+    Raises:
+        CheckpointError: Another format version, or not readable.
+    """
+    try:
+        version = json.loads((folder / INDEX_FILE).read_text())["version"]
+        values = json.loads((folder / "progress.json").read_text())
+        if version == FORMAT_VERSION:
+            return Progress(**values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"Checkpoint {folder} can't be read: {error!r}.") from error
+    raise CheckpointError(
+        f"Checkpoint {folder} has version {version}; this release reads version "
+        f"{FORMAT_VERSION}. Resume it with the release that wrote it."
+    )
+
+
+def load_checkpoint(
+    folder: Path,
+    *,
+    student: nn.Module,
+    teacher: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rank: int,
+) -> Progress:
+    """Restore a worker's whole training state in place.
+
+    Raises:
+        CheckpointError: Damaged, of another version, or of another architecture.
+    """
+    progress = load_progress(folder)
+    load_weights(student, folder / "student.safetensors")
+    load_weights(teacher, folder / "teacher.safetensors")
+    _restore_optimizer(student, optimizer, _load(folder / "optimizer.safetensors"))
+    rng_path = folder / f"rng_rank_{rank}.safetensors"
+    if rng_path.exists():
+        # Absent for workers that the run did not have when it was saved.
+        states = _load(rng_path)
+        torch.set_rng_state(states["cpu"])
+        if "cuda" in states and torch.cuda.is_available():
+            torch.cuda.set_rng_state(states["cuda"])
+    return progress
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a module's weights from safetensors, all of them and nothing else.
+
+    Raises:
+        CheckpointError: Not readable, or of another architecture.
+    """
+    try:
+        module.load_state_dict(_load(path), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not fit this architecture: {error}. Resume with the configuration that "
+            "the run was started with."
+        ) from error
+
+
+def _optimizer_tensors(student: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names: dict[Tensor, str] = {value: name for name, value in student.named_parameters()}
+    return {
+        f"{key}/{names[parameter]}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def _restore_optimizer(
+    student: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    parameters = dict(student.named_parameters())
+    optimizer.state.clear()
+    for full_name, value in tensors.items():
+        key, name = full_name.split("/", 1)
+        if name not in parameters:
+            raise CheckpointError(
+                f"optimizer.safetensors holds state for {name!r}, which this model lacks."
+            )
+        # AdamW keeps its step counts on the CPU, whatever the device.
+        device = torch.device("cpu") if key == "step" else parameters[name].device
+        optimizer.state[parameters[name]][key] = value.to(device)
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} can't be read as safetensors: {error}.") from error
+    return tensors
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,149 @@
+"""The decode child: a small process that decodes for its parent and may be killed at any moment.
+
+Started by `isolation.DecodeProcess`, never imported by the parent. Requests are JSON lines on
+stdin, replies JSON lines on the original stdout; frames go through a shared memory file. No pickle,
+no torch, no ray. It holds no state that matters, so the parent ends it with SIGKILL.
+"""
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lssl_ray.video.files import ReaderError, first_line
+from lssl_ray.video.probing import VideoProbe, probe_video
+from lssl_ray.video.reader_pyav import PyAvReader
+from lssl_ray.video.readers import DecordReader, ReaderName, VideoReader, import_decoders
+
+__all__ = ["decode_frames", "main", "serve"]
+
+Decode = Callable[[str, Sequence[int], int | None, ReaderName], npt.NDArray[np.uint8]]
+Probe = Callable[[str], VideoProbe]
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+GROWTH_BYTES = 1 << 20
+
+
+class _SharedFrames:
+    """The memory file that carries frames to the parent. It only grows: a parent may be reading."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._map: mmap.mmap | None = None
+        self._size = 0
+
+    def write(self, frames: npt.NDArray[np.uint8]) -> None:
+        if frames.nbytes > self._size:
+            size = -(-frames.nbytes // GROWTH_BYTES) * GROWTH_BYTES
+            os.ftruncate(self._descriptor, size)
+            self._map = mmap.mmap(self._descriptor, size)
+            self._size = size
+        assert self._map is not None
+        target = np.frombuffer(self._map, dtype=np.uint8, count=frames.nbytes)
+        np.copyto(target.reshape(frames.shape), frames)
+
+
+def serve(*, decode: Decode, probe: Probe) -> int:
+    """Answers requests until the parent closes stdin.
+
+    Reads its command line: the shared memory file's descriptor, the parent's process id, and the
+    memory it may take beyond its start, in MiB (0: no limit).
+
+    Args:
+        decode: (path, indices, short_side, reader) to frames, uint8 [num_indices, height,
+            width, 3].
+        probe: path to what is known about the file.
+
+    Returns:
+        The exit status, 0.
+    """
+    descriptor, parent_process_id, memory_limit_mib = (int(word) for word in sys.argv[1:4])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _die_with_parent(parent_process_id)
+    replies = os.dup(1)
+    os.set_blocking(2, False)  # noise that the parent doesn't read is dropped, not waited for
+    os.dup2(2, 1)  # a decoder that prints to stdout must not garble a reply
+    _limit_memory(memory_limit_mib)
+    shared = _SharedFrames(descriptor)
+    _send(replies, {"ready": True})
+    for line in sys.stdin.buffer:
+        _send(replies, _answer(json.loads(line), decode=decode, probe=probe, shared=shared))
+    return 0
+
+
+def decode_frames(
+    path: str, indices: Sequence[int], short_side: int | None, reader: ReaderName
+) -> npt.NDArray[np.uint8]:
+    """Opens a file, decodes frames, closes it; see `DecordReader` and `PyAvReader`.
+
+    Raises:
+        ReaderError: The file gives no such frames.
+    """
+    reader_class = PyAvReader if reader == "pyav" else DecordReader
+    opened: VideoReader = reader_class(path, short_side=short_side)
+    with contextlib.closing(opened):
+        return opened.frames(indices)
+
+
+def main() -> int:
+    """Serves with the real decoders."""
+    import_decoders()
+    return serve(decode=decode_frames, probe=probe_video)
+
+
+def _answer(
+    request: dict[str, Any], *, decode: Decode, probe: Probe, shared: _SharedFrames
+) -> dict[str, Any]:
+    try:
+        if request["operation"] == "probe":
+            return {"probe": vars(probe(request["path"]))}
+        frames = decode(
+            request["path"], request["indices"], request["short_side"], request["reader"]
+        )
+        shared.write(frames)
+        return {"shape": frames.shape}
+    except ReaderError as error:
+        return {"reason": error.reason, "detail": error.detail}
+    except MemoryError:
+        return {"reason": "out_of_memory", "detail": "an allocation failed in the decode process"}
+    except Exception as error:  # decoders raise anything; the parent counts it against the file
+        detail = f"{type(error).__name__}: {first_line(error)}"
+        out_of_memory = "Cannot allocate memory" in detail or "bad_alloc" in detail
+        return {"reason": "out_of_memory" if out_of_memory else "decode_failed", "detail": detail}
+
+
+def _send(descriptor: int, reply: dict[str, Any]) -> None:
+    data = json.dumps(reply).encode() + b"\n"
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _die_with_parent(parent_process_id: int) -> None:
+    # End of stdin ends an idle child; this ends one that hangs in native code. The parent starts
+    # children from a thread that lives as long as it does: Linux takes the *thread* for the parent.
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_process_id:  # it died before the line above
+        os._exit(1)
+
+
+def _limit_memory(memory_limit_mib: int) -> None:
+    if memory_limit_mib == 0:
+        return
+    with open("/proc/self/statm", encoding="ascii") as file:
+        num_pages = int(file.read().split()[0])
+    limit = num_pages * resource.getpagesize() + memory_limit_mib * (1 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

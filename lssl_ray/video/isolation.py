@@ -1,0 +1,240 @@
+"""Isolation: decoding in a child process that may crash, hang or leak without harming the run.
+
+Native decoders segfault, spin forever while holding the GIL (dmlc/decord#373, #375) and grow. A
+`DecodeProcess` owns one child, counts the deadline itself and replaces a child that misbehaves, so
+every file ends in frames or in a `DecodeError` with a reason.
+
+Not here: decoding (`readers`, `reader_pyav`, `probing`), the child's pipes and memory (`child`),
+what happens to bad files (`pipeline`, `index`).
+"""
+
+import math
+import sys
+import time
+import weakref
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lssl_ray.errors import ConfigError, DataError, LsslError
+from lssl_ray.video.child import ChildEndedError, ChildProcess
+from lssl_ray.video.files import DecodeReason
+from lssl_ray.video.probing import VideoProbe
+from lssl_ray.video.readers import ReaderName
+
+__all__ = ["DecodeError", "DecodeProcess", "DecodeReason", "DecoderUnavailableError", "VideoProbe"]
+
+STARTUP_SECONDS = 120.0  # 0.3 s on an idle machine; generous, because running out of it is fatal
+
+_HINTS: dict[DecodeReason, str] = {
+    "missing": "index the folder again with `lssl-ray data index`",
+    "unreadable": "check its permissions and the disk",
+    "not_a_video": "remove it or index the folder again with `lssl-ray data index`",
+    "no_frames": "it is a header without content: fetch it again or remove it",
+    "decode_failed": "fetch it again, or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`",
+    "deadline_exceeded": "raise the deadline if the machine is slow, else convert or remove it",
+    "decoder_crashed": "convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4` or remove it",
+    "out_of_memory": "decode at a smaller short side, ask for fewer frames or raise the limit",
+}
+
+
+class DecodeError(DataError):
+    """A file gave no frames.
+
+    Attributes:
+        path: The file.
+        reason: One of `DecodeReason`.
+        detail: One short line: the decoder's message or the signal's name.
+        seconds: Time from request to failure.
+    """
+
+    def __init__(self, path: str, reason: DecodeReason, detail: str, seconds: float) -> None:
+        """Keeps the parts, in `args` too: the error survives pickling between processes."""
+        super().__init__(path, reason, detail, seconds)
+        self.path = path
+        self.reason = reason
+        self.detail = detail
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        """What failed, why, and the way out."""
+        return (
+            f"{self.path}: {self.reason} ({self.detail}) after {self.seconds:.2f} s; "
+            f"{_HINTS[self.reason]}."
+        )
+
+
+class DecoderUnavailableError(LsslError):
+    """The decode child can't start: the machine's fault, so no file is to blame."""
+
+
+class DecodeProcess:
+    """Decodes in a child process, within a deadline.
+
+    The child starts with the first request and is replaced after a crash, an expired deadline and
+    every `recycle_after` requests. Use one per thread: calls must not overlap.
+
+    Example:
+        with DecodeProcess(deadline_seconds=20.0) as process:
+            probe = process.probe("clip.mp4")
+            frames = process.frames("clip.mp4", [0, 8, 16])  # uint8 [3, height, width, 3]
+    """
+
+    def __init__(
+        self,
+        *,
+        deadline_seconds: float,
+        recycle_after: int = 500,
+        short_side: int | None = None,
+        memory_limit_mib: int | None = None,
+        child_module: str = "lssl_ray.video.decode_child",
+    ) -> None:
+        """Checks the settings; starts nothing yet.
+
+        Args:
+            deadline_seconds: Time a request may take, without the child's start.
+            recycle_after: Requests after which the child is replaced: bounds leaks.
+            short_side: Pixels; larger videos are decoded at this size, aspect kept.
+            memory_limit_mib: Memory a child may take beyond its start; None for no limit. A small
+                limit ends some decoders in "decoder_crashed" instead of "out_of_memory".
+            child_module: Module run as the child; tests put one here whose decoder misbehaves.
+
+        Raises:
+            ConfigError: A number is not positive.
+        """
+        numbers = {
+            "deadline_seconds": deadline_seconds,
+            "recycle_after": recycle_after,
+            "short_side": short_side,
+            "memory_limit_mib": memory_limit_mib,
+        }
+        for name, value in numbers.items():
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name}={value} must be a positive number; omit it for none.")
+        self._deadline_seconds = deadline_seconds
+        self._recycle_after = recycle_after
+        self._short_side = short_side
+        self._memory_limit_mib = memory_limit_mib or 0
+        self._child_module = child_module
+        self._child: ChildProcess | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    def probe(self, path: str) -> VideoProbe:
+        """Reads a file's metadata, finds the reader for it and decodes both its ends or all of it.
+
+        Raises:
+            DecodeError: The file is bad.
+            DecoderUnavailableError: No child can be started.
+        """
+        reply = self._exchange({"operation": "probe", "path": path}, path)
+        return VideoProbe(**reply["probe"])
+
+    def frames(
+        self, path: str, indices: Sequence[int], *, reader: ReaderName = "decord"
+    ) -> npt.NDArray[np.uint8]:
+        """Decodes frames by index.
+
+        Args:
+            path: A local file.
+            indices: At least one index in [0, num_frames); duplicates allowed, order kept.
+            reader: Who decodes: what `probe` chose for this file, and what its frames were
+                counted with.
+
+        Returns:
+            uint8 [len(indices), height, width, 3], RGB, 0 to 255: a view on memory shared with the
+            child, overwritten by the NEXT call. Copy what must live longer.
+
+        Raises:
+            DecodeError: The file is bad.
+            DecoderUnavailableError: No child can be started.
+        """
+        request = {
+            "operation": "frames",
+            "path": path,
+            "indices": [int(index) for index in indices],
+            "short_side": self._short_side,
+            "reader": reader,
+        }
+        reply = self._exchange(request, path)
+        assert self._child is not None
+        return self._child.frames(reply["shape"])
+
+    def close(self) -> None:
+        """Ends the child. A later call starts a new one."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._child = None
+
+    def __enter__(self) -> "DecodeProcess":
+        """Returns itself; starts nothing."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes."""
+        self.close()
+
+    def _exchange(self, request: dict[str, Any], path: str) -> dict[str, Any]:
+        child = self._send(request)
+        started = time.monotonic()
+        try:
+            reply = child.receive(started + self._deadline_seconds)
+        except TimeoutError:
+            self.close()
+            detail = f"no answer within {self._deadline_seconds:g} s"
+            seconds = time.monotonic() - started
+            raise DecodeError(path, "deadline_exceeded", detail, seconds) from None
+        except ChildEndedError:
+            seconds = time.monotonic() - started
+            detail = child.last_words()
+            self.close()
+            out_of_memory = "bad_alloc" in detail or "Cannot allocate memory" in detail
+            reason: DecodeReason = "out_of_memory" if out_of_memory else "decoder_crashed"
+            raise DecodeError(path, reason, detail, seconds) from None
+        except BaseException:  # an interrupt: a late reply must not answer the next request
+            self.close()
+            raise
+        if "reason" in reply:
+            seconds = time.monotonic() - started
+            raise DecodeError(path, reply["reason"], reply["detail"], seconds)
+        return reply
+
+    def _send(self, request: dict[str, Any]) -> ChildProcess:
+        child = self._living_child()
+        try:
+            child.send(request)
+        except BrokenPipeError:  # it died idle, which is not this file's fault
+            self.close()
+            child = self._living_child()
+            child.send(request)
+        child.num_requests += 1
+        return child
+
+    def _living_child(self) -> ChildProcess:
+        child = self._child
+        if child is not None and child.alive and child.num_requests < self._recycle_after:
+            return child
+        self.close()
+        child = ChildProcess(self._child_module, self._memory_limit_mib)
+        self._child = child
+        self._finalizer = weakref.finalize(self, child.stop)  # also at interpreter exit
+        try:
+            child.receive(time.monotonic() + STARTUP_SECONDS)
+        except (TimeoutError, ChildEndedError) as error:
+            words = "did not get ready" if isinstance(error, TimeoutError) else child.last_words()
+            self.close()
+            raise DecoderUnavailableError(
+                f"the decode process `{sys.executable} -m {self._child_module}` can't start "
+                f"({words}); run it by hand to see why. No video is to blame."
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+        return child

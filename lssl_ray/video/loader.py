@@ -1,0 +1,74 @@
+"""The run's batches without Ray: decoder threads in this process, in order, a few steps ahead.
+
+For debugging (`--local`) and as the reference that the Ray pipeline is tested against.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from queue import SimpleQueue
+
+import torch
+
+from lssl_ray.types import ClipBatch
+from lssl_ray.video.manifest import Manifest
+from lssl_ray.video.order import ClipVisit, RunPlan
+from lssl_ray.video.pipeline import (
+    ClipDecoder,
+    DecodedClip,
+    DecodeSettings,
+    FailedClip,
+    pack_clips,
+    unpack_batch,
+)
+from lssl_ray.video.views import ViewRecipe
+
+STEPS_AHEAD = 2
+
+
+def iterate_batches(
+    manifest: Manifest,
+    plan: RunPlan,
+    *,
+    start_position: int,
+    clips_per_step: int,
+    recipe: ViewRecipe,
+    settings: DecodeSettings,
+    num_decoders: int,
+    device: torch.device,
+) -> Iterator[ClipBatch]:
+    """One worker's batches from `start_position` to the end of the run."""
+    with ExitStack() as stack:
+        decoders: SimpleQueue[ClipDecoder] = SimpleQueue()
+        for _ in range(num_decoders):
+            decoder = ClipDecoder(manifest, recipe=recipe, settings=settings, seed=plan.seed)
+            decoders.put(stack.enter_context(decoder))
+        pool = stack.enter_context(ThreadPoolExecutor(num_decoders))
+        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+
+        def decode(visit: ClipVisit) -> DecodedClip | FailedClip:
+            decoder = decoders.get()
+            try:
+                return decoder.decode(visit)
+            finally:
+                decoders.put(decoder)
+
+        ahead: deque[list[Future[DecodedClip | FailedClip]]] = deque()
+        for start in range(start_position, plan.num_positions, clips_per_step):
+            visits = plan.compute_worker_visits(start, rank=0, clips_per_worker=clips_per_step)
+            ahead.append([pool.submit(decode, visit) for visit in visits])
+            if len(ahead) > STEPS_AHEAD:
+                yield _collect(ahead.popleft(), recipe, clips_per_step, device)
+        while ahead:
+            yield _collect(ahead.popleft(), recipe, clips_per_step, device)
+
+
+def _collect(
+    futures: list[Future[DecodedClip | FailedClip]],
+    recipe: ViewRecipe,
+    num_rows: int,
+    device: torch.device,
+) -> ClipBatch:
+    clips = [future.result() for future in futures]
+    return unpack_batch(pack_clips(clips, recipe=recipe, num_rows=num_rows), device=device)

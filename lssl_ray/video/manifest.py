@@ -1,0 +1,261 @@
+"""The manifest: one Parquet row per video file, good or bad, made by `lssl-ray data index`.
+
+It is what training reads instead of folders: sizes, lengths and rates known, bad files marked with
+a reason. Columns stay in Arrow, so a million rows cost megabytes; a row becomes a Python object
+only when it is asked for. Not here: finding and probing files (`index`).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lssl_ray import __version__
+from lssl_ray.errors import DataError
+from lssl_ray.video.readers import ReaderName
+
+__all__ = [
+    "MANIFEST_VERSION",
+    "Manifest",
+    "VideoRecord",
+    "build_manifest",
+    "load_manifest",
+    "save_manifest",
+]
+
+MANIFEST_VERSION = 1
+_METADATA_KEY = b"lssl_ray.manifest"
+_SCHEMA = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("num_frames", pa.int64(), nullable=False),
+        pa.field("fps", pa.float64(), nullable=False),
+        pa.field("duration_seconds", pa.float64(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("codec", pa.string(), nullable=False),
+        pa.field("rotation", pa.int32(), nullable=False),
+        pa.field("reader", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+    ]
+)
+# A manifest's identity is what training sees, without paths and times: a moved folder keeps it.
+_DIGEST_COLUMNS = ("video_id", "size_bytes", "num_frames", "label", "split", "status", "reader")
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One row of a manifest.
+
+    Attributes:
+        video_id: Unique; the path relative to the indexed folder, with "/". Randomness is keyed
+            by it, so moving the folder changes nothing.
+        path: Absolute path.
+        label: Class name, or None.
+        split: Name of a split ("train", "test", ...), or None.
+        status: "ok" or "bad". A bad video has a reason and zeros for what isn't known.
+        reason: One of `isolation.DecodeReason`, or None.
+        detail: One short line about the reason, or, in a usable video, about frames that its
+            container announces and that don't decode; else None.
+        num_frames: Frames that decode, 0 if bad.
+        fps: Frames per second, average.
+        duration_seconds: num_frames / fps.
+        width: Pixels as displayed, rotation applied.
+        height: Pixels as displayed, rotation applied.
+        codec: FFmpeg's name of the codec, "" if not known.
+        rotation: Clockwise degrees the container asks for, already applied when decoding.
+        reader: Who decodes it, "decord" or "pyav"; the frames were counted with it. A bad video,
+            which nobody decodes, has "decord".
+        size_bytes: Size of the file.
+        mtime_ns: Its modification time, nanoseconds since 1970.
+    """
+
+    video_id: str
+    path: str
+    label: str | None
+    split: str | None
+    status: Literal["ok", "bad"]
+    reason: str | None
+    detail: str | None
+    num_frames: int
+    fps: float
+    duration_seconds: float
+    width: int
+    height: int
+    codec: str
+    rotation: int
+    reader: ReaderName
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table of videos. Selections are new manifests on the same memory.
+
+    Attributes:
+        table: Arrow table; its columns are the fields of `VideoRecord`.
+        root: The folder that was indexed, for people; nothing is computed from it.
+    """
+
+    table: pa.Table
+    root: str
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return int(self.table.num_rows)
+
+    def usable(self) -> "Manifest":
+        """The videos with status "ok"."""
+        return self._filter(pc.equal(self.table["status"], "ok"))
+
+    def where(self, *, split: str) -> "Manifest":
+        """The videos of one split.
+
+        Raises:
+            DataError: No video is in that split; the message lists the splits there are.
+        """
+        selected = self._filter(pc.equal(self.table["split"], split))
+        if len(selected) == 0:
+            known = sorted(name for name in pc.unique(self.table["split"]).to_pylist() if name)
+            raise DataError(
+                f"split={split!r} has no video in the manifest of {self.root}; its splits are "
+                f"{', '.join(known) or 'none'}. Choose one of them, or index again with a split."
+            )
+        return selected
+
+    def row(self, index: int) -> VideoRecord:
+        """One video by position, 0 <= index < len(self).
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of a manifest with {len(self)} rows")
+        return VideoRecord(**self.table.slice(index, 1).to_pylist()[0])
+
+    def records(self) -> list[VideoRecord]:
+        """All videos as Python objects: for reports and small tables, not for a million rows."""
+        return [VideoRecord(**row) for row in self.table.to_pylist()]
+
+    def labels(self) -> list[str]:
+        """The label names, sorted, each once."""
+        return sorted(name for name in pc.unique(self.table["label"]).to_pylist() if name)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of what training sees, in row order; the same after a folder was moved."""
+        columns = [pc.cast(self.table[name], pa.string()) for name in _DIGEST_COLUMNS]
+        joined = pc.binary_join_element_wise(
+            *columns, "\x1f", null_handling="replace", null_replacement="\x00"
+        )
+        state = hashlib.sha256(f"lssl_ray.manifest {MANIFEST_VERSION}\n".encode())
+        for chunk in joined.iterchunks():
+            state.update("".join(f"{row}\x1e" for row in chunk.to_pylist()).encode())
+        return state.hexdigest()
+
+    def _filter(self, mask: Any) -> "Manifest":
+        return Manifest(table=self.table.filter(mask).combine_chunks(), root=self.root)
+
+
+def build_manifest(records: Iterable[VideoRecord], *, root: str) -> Manifest:
+    """Builds a manifest in the given order.
+
+    Raises:
+        DataError: A video_id appears twice.
+    """
+    table = pa.Table.from_pylist([asdict(record) for record in records], schema=_SCHEMA)
+    _check_unique(table, f"the manifest of {root}")
+    return Manifest(table=table.combine_chunks(), root=root)
+
+
+def save_manifest(manifest: Manifest, path: str) -> None:
+    """Writes a Parquet file under a temporary name, then renames it; makes the folder if needed.
+
+    Raises:
+        DataError: The file can't be written.
+    """
+    metadata = {"version": MANIFEST_VERSION, "root": manifest.root, "created_by": __version__}
+    table = manifest.table.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata).encode()})
+    folder, name = os.path.split(os.path.abspath(path))
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        try:
+            pq.write_table(table, temporary)
+            os.replace(temporary, path)
+        finally:
+            if os.path.lexists(temporary):
+                os.unlink(temporary)
+    except OSError as error:
+        raise DataError(
+            f"{path}: the manifest can't be written ({error.strerror or error}); choose another "
+            "place or free some space."
+        ) from error
+
+
+def load_manifest(path: str) -> Manifest:
+    """Reads a manifest.
+
+    Raises:
+        DataError: The file is missing, not a manifest of this version, or has no rows.
+    """
+    remedy = "Make one with `lssl-ray data index FOLDER`."
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: there is no such manifest file. {remedy}")
+    try:
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        first_line = str(error).splitlines()[0]
+        raise DataError(f"{path}: is not a Parquet file ({first_line}). {remedy}") from error
+    root = _check_version(path, table.schema.metadata or {}, remedy)
+    missing = [name for name in _SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path}: the manifest lacks the columns {', '.join(missing)}. {remedy}")
+    try:
+        table = table.select(_SCHEMA.names).cast(_SCHEMA)
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"{path}: a column has the wrong type ({error}). {remedy}") from error
+    if table.num_rows == 0:
+        raise DataError(f"{path}: the manifest has no rows. {remedy}")
+    _check_unique(table, path)
+    return Manifest(table=table.combine_chunks(), root=root)
+
+
+def _check_version(path: str, metadata: dict[bytes, bytes], remedy: str) -> str:
+    """Returns the root that the metadata names."""
+    try:
+        stored = json.loads(metadata[_METADATA_KEY])
+        version, root = stored["version"], str(stored["root"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: is a Parquet file but not a manifest. {remedy}") from None
+    if version != MANIFEST_VERSION:
+        raise DataError(
+            f"{path}: is a manifest of version {version!r}; this lssl_ray {__version__} reads "
+            f"version {MANIFEST_VERSION}. Index the folder again with `lssl-ray data index {root}`."
+        )
+    return root
+
+
+def _check_unique(table: pa.Table, name: str) -> None:
+    ids = table["video_id"]
+    if pc.count_distinct(ids).as_py() == table.num_rows:
+        return
+    counts = pc.value_counts(ids)
+    twice = next(entry["values"] for entry in counts.to_pylist() if entry["counts"] > 1)
+    raise DataError(
+        f"{name}: video_id {twice!r} appears more than once; ids must be unique. Index the "
+        "folders' common parent with `lssl-ray data index`, or rename one of them."
+    )

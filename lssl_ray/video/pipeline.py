@@ -1,0 +1,242 @@
+"""From a visit to pixels and from pixels to a batch: the data path without any engine.
+
+`ClipDecoder` turns one visit into arrays or into a recorded failure; `pack_clips` lays the clips
+of one worker's step into fixed-shape columns (what crosses the object store), `unpack_batch` turns
+columns into the batch a task takes. Ray Data and the local loader both run exactly these.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+
+from lssl_ray.types import NUM_AUGMENTATION_VALUES, ClipBatch, ClipFailure
+from lssl_ray.video.isolation import DecodeError, DecodeProcess
+from lssl_ray.video.manifest import Manifest, VideoRecord
+from lssl_ray.video.order import ClipVisit
+from lssl_ray.video.views import (
+    ViewKind,
+    ViewPlan,
+    ViewRecipe,
+    compute_needed_frames,
+    cut_view,
+    plan_views,
+)
+
+logger = logging.getLogger(__name__)
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How videos are opened.
+
+    Attributes:
+        deadline_seconds: Longest time one video may take; then its decoder is killed.
+        recycle_after: Videos after which a decoder process is replaced, to bound leaked memory.
+        short_side: Frames whose short side is larger are decoded at this size, px.
+    """
+
+    deadline_seconds: float
+    recycle_after: int
+    short_side: int
+
+
+@dataclass(frozen=True)
+class DecodedClip:
+    """All views of one visit, from one open and one pass over the frames."""
+
+    visit: ClipVisit
+    video_id: str
+    global_views: UInt8[np.ndarray, "globals frames size size 3"]
+    local_views: UInt8[np.ndarray, "locals local_frames local_size local_size 3"]
+    augmentation: Float32[np.ndarray, "views values"]
+
+
+@dataclass(frozen=True)
+class FailedClip:
+    """A visit whose video could not be decoded."""
+
+    visit: ClipVisit
+    failure: ClipFailure
+
+
+class ClipDecoder:
+    """Decodes visits in a killable child process; use as a context manager or call `close`.
+
+    Args:
+        manifest: Usable videos; a visit's `video` is a row of it.
+        recipe: Which views to cut.
+        settings: How videos are opened.
+        seed: Seed of the run.
+    """
+
+    def __init__(
+        self, manifest: Manifest, *, recipe: ViewRecipe, settings: DecodeSettings, seed: int
+    ) -> None:
+        self._manifest = manifest
+        self._recipe = recipe
+        self._seed = seed
+        self._process = DecodeProcess(
+            deadline_seconds=settings.deadline_seconds,
+            recycle_after=settings.recycle_after,
+            short_side=settings.short_side,
+        )
+
+    def __enter__(self) -> "ClipDecoder":
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child process."""
+        self._process.close()
+
+    def decode(self, visit: ClipVisit) -> DecodedClip | FailedClip:
+        """Decode and cut all views of one visit; a bad video is a value, not an exception."""
+        record = self._manifest.row(visit.video)
+        plans = self._plan(record, visit, height=record.height, width=record.width)
+        needed = compute_needed_frames(plans)
+        try:
+            frames = self._process.frames(record.path, needed.tolist(), reader=record.reader)
+        except DecodeError as error:
+            return FailedClip(visit=visit, failure=_describe(error, record, visit))
+        height, width = frames.shape[1:3]
+        if (height, width) != (record.height, record.width):
+            # Reduced while decoding, or changed since indexing. The same draws, so the same
+            # frames; only the crops are laid anew for the size that came.
+            plans = self._plan(record, visit, height=height, width=width)
+        views = [cut_view(frames, needed, plan) for plan in plans]
+        num_global = self._recipe.global_views.count
+        return DecodedClip(
+            visit=visit,
+            video_id=record.video_id,
+            global_views=np.stack(views[:num_global]),
+            local_views=_stack(views[num_global:], self._recipe.local_views),
+            augmentation=np.stack([plan.augmentation for plan in plans]),
+        )
+
+    def _plan(
+        self, record: VideoRecord, visit: ClipVisit, *, height: int, width: int
+    ) -> list[ViewPlan]:
+        return plan_views(
+            self._recipe,
+            num_frames=record.num_frames,
+            fps=record.fps,
+            height=height,
+            width=width,
+            seed=self._seed,
+            epoch=visit.epoch,
+            video_id=record.video_id,
+        )
+
+
+def pack_clips(
+    clips: Sequence[DecodedClip | FailedClip], *, recipe: ViewRecipe, num_rows: int
+) -> Columns:
+    """Lay one worker's step into columns of exactly `num_rows` rows.
+
+    Failed clips and missing ones (a run's last step can be short) are rows of zeros with
+    `decoded` false, so that every block has the same shape and every worker the same steps.
+    """
+    columns = _blank_columns(recipe, num_rows)
+    for row, clip in enumerate(clips):
+        columns["position"][row] = clip.visit.position
+        if isinstance(clip, FailedClip):
+            failure = clip.failure
+            columns["video_id"][row] = failure.video_id
+            columns["path"][row] = failure.path
+            columns["reason"][row] = failure.reason
+            columns["detail"][row] = failure.detail
+            columns["seconds"][row] = failure.seconds
+            columns["epoch"][row] = failure.epoch
+            continue
+        columns["decoded"][row] = True
+        columns["video_id"][row] = clip.video_id
+        columns["global_views"][row] = clip.global_views
+        columns["augmentation"][row] = clip.augmentation
+        if recipe.local_views.count:
+            columns["local_views"][row] = clip.local_views
+    return columns
+
+
+def unpack_batch(columns: Mapping[str, Any], *, device: torch.device) -> ClipBatch:
+    """Columns to a batch on the training device; rows that were not decoded become failures."""
+    decoded = np.asarray(columns["decoded"], dtype=bool)
+    failed = ~decoded & (np.asarray(columns["reason"]) != "")
+
+    def to_device(name: str) -> torch.Tensor:
+        values = np.asarray(columns[name])
+        # A copy only where rows are dropped or Ray's read-only buffer would be handed out.
+        kept = values[decoded] if not decoded.all() else np.require(values, requirements="CW")
+        return torch.from_numpy(kept).to(device, non_blocking=True)
+
+    return ClipBatch(
+        global_views=to_device("global_views"),
+        local_views=to_device("local_views") if "local_views" in columns else None,
+        augmentation=to_device("augmentation"),
+        positions=tuple(int(p) for p in np.asarray(columns["position"])[decoded]),
+        video_ids=tuple(str(v) for v in np.asarray(columns["video_id"])[decoded]),
+        failures=tuple(
+            ClipFailure(
+                video_id=str(columns["video_id"][row]),
+                path=str(columns["path"][row]),
+                reason=str(columns["reason"][row]),
+                detail=str(columns["detail"][row]),
+                seconds=round(float(columns["seconds"][row]), 3),
+                epoch=int(columns["epoch"][row]),
+            )
+            for row in np.flatnonzero(failed)
+        ),
+    )
+
+
+def _blank_columns(recipe: ViewRecipe, num_rows: int) -> Columns:
+    def views(kind: ViewKind) -> np.ndarray:
+        shape = (num_rows, kind.count, kind.num_frames, kind.size, kind.size, 3)
+        return np.zeros(shape, dtype=np.uint8)
+
+    columns: Columns = {
+        "position": np.full(num_rows, -1, dtype=np.int64),
+        "decoded": np.zeros(num_rows, dtype=bool),
+        "global_views": views(recipe.global_views),
+        "augmentation": np.zeros(
+            (num_rows, recipe.num_views, NUM_AUGMENTATION_VALUES), dtype=np.float32
+        ),
+        "epoch": np.zeros(num_rows, dtype=np.int64),
+        "seconds": np.zeros(num_rows, dtype=np.float64),
+    }
+    if recipe.local_views.count:
+        columns["local_views"] = views(recipe.local_views)
+    for name in ("video_id", "path", "reason", "detail"):
+        columns[name] = np.full(num_rows, "", dtype=object)
+    return columns
+
+
+def _stack(views: list[np.ndarray], kind: ViewKind) -> np.ndarray:
+    if views:
+        return np.stack(views)
+    return np.zeros((0, kind.num_frames, kind.size, kind.size, 3), dtype=np.uint8)
+
+
+def _describe(error: DecodeError, record: VideoRecord, visit: ClipVisit) -> ClipFailure:
+    return ClipFailure(
+        video_id=record.video_id,
+        path=record.path,
+        reason=error.reason,
+        detail=error.detail,
+        seconds=error.seconds,
+        epoch=visit.epoch,
+    )

@@ -1,0 +1,135 @@
+"""Probing: what a file holds, and which reader gets its frames from now on.
+
+decord reads a file if it can: it seeks, so a clip from the end of a long video costs no more than
+one from its start. `PyAvReader` gets the files that decord refuses, and the containers that it is
+known to misread. Like the readers, this runs inside the decode child. Not here: the parent's side,
+deadlines and crashes (`isolation`), the table that results (`index`, `manifest`).
+"""
+
+import contextlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from lssl_ray.video.files import ContainerInfo, ReaderError, check_file, read_container
+from lssl_ray.video.reader_pyav import PyAvReader
+from lssl_ray.video.readers import DecordReader, ReaderInfo, ReaderName
+
+__all__ = ["VideoProbe", "probe_video"]
+
+MAX_PLAUSIBLE_FPS = 1000.0  # above it the "rate" is a container's clock (90000 in a TS header)
+
+# FFmpeg's names of containers without an index, where decord's seeks silently return other frames:
+# up to 48 off in an MPEG program stream of UCF11 (decord 0.6.0). PyAV reads them outright.
+MISREAD_BY_DECORD = frozenset({"mpeg"})
+
+
+@dataclass(frozen=True)
+class VideoProbe:
+    """What is known about a file after its ends (decord) or all of it (PyAV) were really decoded.
+
+    With decord `num_frames` excludes frames at the end that the container announces and the decoder
+    doesn't give reliably: an AVI's last, and whatever comes out as a copy of another frame. With
+    PyAV it is the number of frames that really decode, contiguous from 0 to the first error.
+    `width` and `height` are in pixels as displayed; `rotation` in clockwise degrees (0, 90, 180,
+    270) is what the container asks for, already applied to decoded frames. `duration_seconds` is
+    `num_frames / fps`. `reader` is who decoded, `detail` one line about announced frames that don't
+    decode, or None.
+    """
+
+    num_frames: int
+    fps: float
+    duration_seconds: float
+    width: int
+    height: int
+    codec: str
+    rotation: int
+    reader: ReaderName
+    detail: str | None
+
+
+def probe_video(path: str) -> VideoProbe:
+    """Chooses a file's reader, decodes with it and reads the container's metadata.
+
+    Raises:
+        ReaderError: The file is missing, unreadable, not a video, has no frames, no plausible
+            frame rate, or its first or last frame doesn't decode. If both readers refuse it, the
+            reason is decord's.
+    """
+    check_file(path)
+    container = read_container(path)
+    if container.format in MISREAD_BY_DECORD:
+        return _probe_with_pyav(path, container)
+    try:
+        return _probe_with_decord(path, container)
+    except ReaderError as refusal:
+        if refusal.reason not in ("decode_failed", "no_frames"):
+            raise
+        try:
+            return _probe_with_pyav(path, container)
+        except ReaderError as second:
+            raise refusal from second
+
+
+def _probe_with_decord(path: str, container: ContainerInfo) -> VideoProbe:
+    info, last, last_is_real = _read_ends(path, -1 - container.num_unreliable_frames)
+    num_frames = 1 + (last if last_is_real else _find_last_frame(path, last))
+    return _build_probe(info, container, num_frames=num_frames, reader="decord")
+
+
+def _probe_with_pyav(path: str, container: ContainerInfo) -> VideoProbe:
+    info = PyAvReader(path).info
+    return _build_probe(info, container, num_frames=info.num_frames, reader="pyav")
+
+
+def _build_probe(
+    info: ReaderInfo, container: ContainerInfo, *, num_frames: int, reader: ReaderName
+) -> VideoProbe:
+    fps = info.fps
+    if not 0.0 < fps <= MAX_PLAUSIBLE_FPS and container.duration_seconds > 0.0:
+        fps = info.num_frames / container.duration_seconds
+    if not 0.0 < fps <= MAX_PLAUSIBLE_FPS:
+        raise ReaderError("decode_failed", f"no plausible frame rate (container says {info.fps})")
+    return VideoProbe(
+        num_frames=num_frames,
+        fps=fps,
+        duration_seconds=num_frames / fps,
+        width=info.width,
+        height=info.height,
+        codec=container.codec,
+        rotation=container.rotation,
+        reader=reader,
+        detail=info.damage,
+    )
+
+
+def _find_last_frame(path: str, end: int) -> int:
+    """Bisects for the last real frame before `end`; frame 0 is known to be real."""
+    low, high = 0, end - 1
+    middle = high  # most often just one frame is missing
+    while low < high:
+        if _read_ends(path, middle)[2]:
+            low = middle
+        else:
+            high = middle - 1
+        middle = (low + high + 1) // 2
+    return low
+
+
+def _read_ends(path: str, last: int) -> tuple[ReaderInfo, int, bool]:
+    """Decodes frame 0 and another, counted from the end if negative: which one, and is it real?
+
+    decord replaces what it can't decode by the frame it decoded before, so a substitute equals its
+    predecessor in the request, whichever that is. A reader that made one makes more of them, and
+    one that decoded before may hide them, hence fresh readers.
+    """
+    with contextlib.closing(DecordReader(path)) as reader:
+        index = last if last >= 0 else max(0, reader.num_frames + last)
+        first, end = reader.frames([0, index])
+        info = reader.info
+    if index < 2 or not np.array_equal(first, end):
+        return info, index, True
+    with contextlib.closing(DecordReader(path)) as reader:
+        middle, end_again = reader.frames([index // 2, index])
+    static_or_loop = np.array_equal(middle, first) or np.array_equal(end_again, first)
+    return info, index, bool(static_or_loop)

@@ -1,0 +1,240 @@
+"""Views of a clip: planned by numbers alone, then cut from decoded frames as uint8.
+
+After SVT (https://arxiv.org/abs/2112.01514): a few long, large global views and several short,
+small local ones, each with one random draw for all of its frames. Crop and resize happen here on
+the CPU; flip and colour are only drawn here and applied on the training device
+(`training/augment.py`).
+
+Randomness is a pure function of (seed, epoch, video id, view): whichever worker decodes a clip,
+and in whatever order, its views are the same.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from numpy.typing import NDArray
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from lssl_ray.types import (
+    BRIGHTNESS,
+    CONTRAST,
+    FLIP,
+    GREY,
+    NUM_AUGMENTATION_VALUES,
+    SATURATION,
+)
+from lssl_ray.video.sampling import (
+    Window,
+    compute_frame_indices,
+    compute_sub_window,
+    compute_window,
+)
+
+_VIEW_STREAM = 1  # keeps the views' random numbers apart from the shuffle's
+_CROP_TRIES = 10
+
+
+@dataclass(frozen=True)
+class ViewKind:
+    """How one kind of view is cut.
+
+    Attributes:
+        count: Views of this kind per clip, >= 0.
+        num_frames: Frames per view.
+        size: Height and width, px.
+        area: Smallest and largest share of the picture that a crop covers, in (0, 1].
+        window_share: Share of the clip's window that the frames span, in (0, 1].
+    """
+
+    count: int
+    num_frames: int
+    size: int
+    area: tuple[float, float]
+    window_share: float
+
+
+@dataclass(frozen=True)
+class ViewRecipe:
+    """Everything that decides a clip's views besides the video itself.
+
+    Attributes:
+        global_views: Seen by student and teacher.
+        local_views: Seen by the student only.
+        window_seconds: Length of the stretch of video that one clip looks at.
+        flip_probability: Chance of a mirrored view.
+        jitter_probability: Chance of changed brightness, contrast and saturation.
+        jitter_strength: Largest relative change of brightness, contrast, saturation.
+        grey_probability: Chance of a grey view.
+    """
+
+    global_views: ViewKind
+    local_views: ViewKind
+    window_seconds: float
+    flip_probability: float
+    jitter_probability: float
+    jitter_strength: tuple[float, float, float]
+    grey_probability: float
+
+    @property
+    def num_views(self) -> int:
+        """Views per clip, global and local."""
+        return self.global_views.count + self.local_views.count
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle in px: row and column of its corner, height, width."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """One view before any pixel is read: which frames, which crop, which augmentation."""
+
+    frame_indices: NDArray[np.int64]
+    crop: Crop
+    size: int
+    augmentation: Float32[np.ndarray, "values"]
+
+
+def build_rng(*, seed: int, epoch: int, video_id: str, view: int) -> np.random.Generator:
+    """The random numbers of one view of one visit; view 0 is the clip's window."""
+    key = int.from_bytes(hashlib.blake2b(video_id.encode(), digest_size=8).digest(), "big")
+    return np.random.default_rng([seed, _VIEW_STREAM, epoch, key, view])
+
+
+def plan_views(
+    recipe: ViewRecipe,
+    *,
+    num_frames: int,
+    fps: float,
+    height: int,
+    width: int,
+    seed: int,
+    epoch: int,
+    video_id: str,
+) -> list[ViewPlan]:
+    """Draw all views of one visit, global ones first.
+
+    Args:
+        recipe: Counts, sizes and chances.
+        num_frames: Frames of the video that really decode, >= 1.
+        fps: Frames per second, > 0.
+        height: Picture height, px.
+        width: Picture width, px.
+        seed: Seed of the run.
+        epoch: Which visit of this video it is.
+        video_id: The manifest's id.
+    """
+    rng = build_rng(seed=seed, epoch=epoch, video_id=video_id, view=0)
+    window = compute_window(num_frames, fps, seconds=recipe.window_seconds, offset=rng.random())
+    kinds = [recipe.global_views] * recipe.global_views.count
+    kinds += [recipe.local_views] * recipe.local_views.count
+    plans = []
+    for view, kind in enumerate(kinds, start=1):
+        rng = build_rng(seed=seed, epoch=epoch, video_id=video_id, view=view)
+        sub_window = compute_sub_window(window, share=kind.window_share, offset=rng.random())
+        plans.append(
+            ViewPlan(
+                frame_indices=compute_frame_indices(sub_window, num_frames=kind.num_frames),
+                crop=draw_crop(rng, height=height, width=width, area=kind.area),
+                size=kind.size,
+                augmentation=draw_augmentation(rng, recipe),
+            )
+        )
+    return plans
+
+
+def plan_center_view(
+    *, num_frames: int, frames_per_view: int, size: int, height: int, width: int
+) -> ViewPlan:
+    """CLIP's own evaluation view: frames evenly over the whole video, largest centred square."""
+    side = min(height, width)
+    return ViewPlan(
+        frame_indices=compute_frame_indices(Window(0, num_frames), num_frames=frames_per_view),
+        crop=Crop((height - side) // 2, (width - side) // 2, side, side),
+        size=size,
+        augmentation=neutral_augmentation(),
+    )
+
+
+def draw_crop(
+    rng: np.random.Generator, *, height: int, width: int, area: tuple[float, float]
+) -> Crop:
+    """A random crop of a share of the picture, aspect ratio in [3/4, 4/3] (log-uniform).
+
+    When no draw fits (very long or narrow pictures), the largest centred crop within these aspect
+    ratios.
+    """
+    for _ in range(_CROP_TRIES):
+        pixels = rng.uniform(*area) * height * width
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        crop_width = max(1, round(math.sqrt(pixels * aspect)))
+        crop_height = max(1, round(math.sqrt(pixels / aspect)))
+        if crop_width <= width and crop_height <= height:
+            top = int(rng.integers(0, height - crop_height + 1))
+            left = int(rng.integers(0, width - crop_width + 1))
+            return Crop(top, left, crop_height, crop_width)
+    crop_width = max(1, min(width, round(height * 4 / 3)))
+    crop_height = max(1, min(height, round(width * 4 / 3)))
+    return Crop((height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width)
+
+
+def draw_augmentation(
+    rng: np.random.Generator, recipe: ViewRecipe
+) -> Float32[np.ndarray, "values"]:
+    """Flip, brightness, contrast, saturation and grey of one view."""
+    values = neutral_augmentation()
+    values[FLIP] = rng.random() < recipe.flip_probability
+    jitters = rng.random() < recipe.jitter_probability
+    factors = [rng.uniform(max(0.0, 1 - s), 1 + s) for s in recipe.jitter_strength]
+    if jitters:
+        values[BRIGHTNESS], values[CONTRAST], values[SATURATION] = factors
+    values[GREY] = rng.random() < recipe.grey_probability
+    return values
+
+
+def neutral_augmentation() -> Float32[np.ndarray, "values"]:
+    """Values that change nothing."""
+    values = np.zeros(NUM_AUGMENTATION_VALUES, dtype=np.float32)
+    values[[BRIGHTNESS, CONTRAST, SATURATION]] = 1.0
+    return values
+
+
+def compute_needed_frames(plans: Sequence[ViewPlan]) -> NDArray[np.int64]:
+    """The distinct frames of all views, ascending: what one decoding pass must deliver."""
+    return np.unique(np.concatenate([plan.frame_indices for plan in plans]))
+
+
+def cut_view(
+    frames: UInt8[np.ndarray, "needed height width 3"],
+    frame_numbers: NDArray[np.int64],
+    plan: ViewPlan,
+) -> UInt8[np.ndarray, "frames size size 3"]:
+    """Cut one view from a clip's decoded frames: crop, then antialiased bicubic resize.
+
+    Args:
+        frames: Pictures of the frames in `frame_numbers`, RGB in [0, 255]. When the decoder
+            delivered them smaller than the video is, the plan's crop must have been drawn for
+            that size.
+        frame_numbers: Ascending frame indices.
+        plan: Which of them, which crop, which size.
+    """
+    crop = plan.crop
+    rows = np.searchsorted(frame_numbers, plan.frame_indices)
+    cut = frames[rows, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    pixels = torch.from_numpy(cut).permute(0, 3, 1, 2)  # [T, 3, h, w], channels last in memory
+    resized = transforms.resize(
+        pixels, [plan.size, plan.size], interpolation=InterpolationMode.BICUBIC, antialias=True
+    )
+    return resized.permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,218 @@
+"""The run on Ray, as a user starts it: equal to the local one, and alive after kills.
+
+Every test starts `lssl-ray train` as a process of its own, with a Ray of its own on loopback, and
+ends only processes that it started.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tiny
+import torch
+import yaml
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from lssl_ray.tracking.journal import read_rows
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+NUM_STEPS = 60
+WAIT_SECONDS = 300
+WORKER_NAME = "RayTrainWorker"
+
+
+class RunProcess:
+    """One `lssl-ray train` in a process group of its own."""
+
+    def __init__(self, workplace: Path, *arguments: str) -> None:
+        self.output = workplace / f"output-{time.monotonic_ns()}.txt"
+        with self.output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lssl_ray.cli", "train", *arguments],
+                cwd=workplace,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ
+                | {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true"},
+                start_new_session=True,
+            )
+
+    def wait(self) -> str:
+        """Wait for the end; the output, when it ended well."""
+        code = self.process.wait(WAIT_SECONDS)
+        text = self.output.read_text()
+        assert code == 0, text
+        return text
+
+    def find_descendants(self, name: str) -> list[psutil.Process]:
+        """Living processes below this one whose command line holds a name."""
+        found = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if name in " ".join(child.cmdline()):
+                    found.append(child)
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+        return found
+
+    def close(self) -> None:
+        """End everything that is left of it."""
+        leftover = [psutil.Process(self.process.pid)] if self.process.poll() is None else []
+        leftover += leftover[0].children(recursive=True) if leftover else []
+        for process in leftover:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def workplace(
+    tmp_path_factory: pytest.TempPathFactory, tiny_clip_dir: Path, videos: tiny.VideoSet
+) -> Path:
+    """A folder with a recipe, shared by the runs of this file."""
+    folder = tmp_path_factory.mktemp("ray_runs")
+    values = tiny.build_recipe_values(tiny_clip_dir, videos, run_folder=folder / "runs")
+    values["run"] |= {"log_every": 1, "checkpoint_every": 10}
+    values["optim"] |= {"epochs": 1000, "max_steps": NUM_STEPS}
+    values["tracking"] = {"uri": f"sqlite:///{folder / 'mlflow.db'}"}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+@pytest.fixture
+def start(workplace: Path) -> Iterator[Callable[..., RunProcess]]:
+    """Starts runs and ends what is left of them."""
+    started: list[RunProcess] = []
+
+    def start_run(*arguments: str) -> RunProcess:
+        started.append(RunProcess(workplace, *arguments))
+        return started[-1]
+
+    yield start_run
+    for run in started:
+        run.close()
+
+
+@pytest.fixture(scope="module")
+def local_run(workplace: Path) -> Path:
+    """The reference: the same recipe in one process, without Ray, in one go."""
+    run = RunProcess(workplace, "--config", "recipe.yaml", "--run-name", "local", "--local")
+    run.wait()
+    return workplace / "runs" / "local"
+
+
+def wait_until(condition: Callable[[], bool], run: RunProcess) -> None:
+    """Poll until something is so; a run that ends before fails the test."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert run.process.poll() is None, run.output.read_text()
+        assert time.monotonic() < deadline, run.output.read_text()
+        time.sleep(0.02)
+
+
+def count_rows(folder: Path) -> int:
+    return sum(1 for _ in read_rows(folder / "metrics.jsonl"))
+
+
+def load_final(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / f"step_{NUM_STEPS:08d}" / f"{name}.safetensors")
+
+
+def check_same_training(folder: Path, reference: Path) -> None:
+    """Final weights and optimiser equal to the bit, and a row for each step, once."""
+    for name in ("student", "teacher", "optimizer"):
+        ours, theirs = load_final(folder, name), load_final(reference, name)
+        assert ours.keys() == theirs.keys()
+        assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+    rows = list(read_rows(folder / "metrics.jsonl"))
+    assert [row["step"] for row in rows] == list(range(1, NUM_STEPS + 1))
+    assert rows[-1]["data/clips_trained"] == 4 * NUM_STEPS
+
+
+def read_tracked(workplace: Path, name: str) -> list[Any]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{workplace / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("lssl_ray")
+    return list(client.search_runs([experiment.experiment_id], f"tags.`lssl.run_name` = '{name}'"))
+
+
+def test_ray_run_equals_local_run_to_the_bit(
+    workplace: Path, local_run: Path, start: Callable[..., RunProcess]
+) -> None:
+    run = start("--config", "recipe.yaml", "--run-name", "straight")
+    text = run.wait()
+    folder = workplace / "runs" / "straight"
+    check_same_training(folder, local_run)
+    summary = json.loads((folder / "summary.json").read_text())
+    reference = json.loads((local_run / "summary.json").read_text())
+    assert summary["finished"] and summary["zero_shot"] == reference["zero_shot"]
+    assert [tracked.info.status for tracked in read_tracked(workplace, "straight")] == ["FINISHED"]
+    assert "Traceback" not in text and len(text.splitlines()) < NUM_STEPS + 40
+
+
+def test_killed_training_worker_is_replaced_and_the_run_finishes(
+    workplace: Path, local_run: Path, start: Callable[..., RunProcess]
+) -> None:
+    run = start("--config", "recipe.yaml", "--run-name", "worker-killed")
+    folder = workplace / "runs" / "worker-killed"
+    wait_until(lambda: count_rows(folder) >= 13, run)
+    (worker,) = run.find_descendants(WORKER_NAME)
+    worker.kill()
+    assert count_rows(folder) < NUM_STEPS, "the worker was killed too late to prove anything"
+    run.wait()
+    check_same_training(folder, local_run)
+    (tracked,) = read_tracked(workplace, "worker-killed")
+    assert tracked.info.status == "FINISHED"
+
+
+def test_killed_driver_leaves_no_process_and_resumes_in_the_same_mlflow_run(
+    workplace: Path, local_run: Path, start: Callable[..., RunProcess]
+) -> None:
+    run = start("--config", "recipe.yaml", "--run-name", "driver-killed")
+    folder = workplace / "runs" / "driver-killed"
+    wait_until(lambda: count_rows(folder) >= 13, run)
+    descendants = run.find_descendants("")
+    run.process.send_signal(signal.SIGKILL)
+    run.process.wait()
+    assert count_rows(folder) < NUM_STEPS, "the driver was killed too late to prove anything"
+    _, alive = psutil.wait_procs(descendants, timeout=60)
+    assert alive == []
+    (before,) = read_tracked(workplace, "driver-killed")
+    start("--resume", "driver-killed").wait()
+    check_same_training(folder, local_run)
+    (after,) = read_tracked(workplace, "driver-killed")
+    assert after.info.run_id == before.info.run_id and after.info.status == "FINISHED"
+    client = MlflowClient(tracking_uri=f"sqlite:///{workplace / 'mlflow.db'}")
+    steps = [metric.step for metric in client.get_metric_history(after.info.run_id, "loss/total")]
+    assert sorted(steps) == list(range(1, NUM_STEPS + 1))
+
+
+def test_two_workers_train_like_one(
+    workplace: Path, local_run: Path, start: Callable[..., RunProcess]
+) -> None:
+    start(
+        *("--config", "recipe.yaml", "--run-name", "two-workers"),
+        *("--set", "cluster.num_workers=2", "--set", "cluster.num_decoders=2"),
+    ).wait()
+    folder = workplace / "runs" / "two-workers"
+    rows = list(read_rows(folder / "metrics.jsonl"))
+    reference = list(read_rows(local_run / "metrics.jsonl"))
+    assert [row["step"] for row in rows] == [row["step"] for row in reference]
+    assert rows[-1]["data/clips_trained"] == reference[-1]["data/clips_trained"]
+    # Float32 sums in another order drift apart with the steps; the first ones must agree closely.
+    for name in ("loss/distill_category", "loss/align", "loss/prior_category"):
+        ours = torch.tensor([row[name] for row in rows[:5]])
+        torch.testing.assert_close(
+            ours, torch.tensor([row[name] for row in reference[:5]]), rtol=1e-4, atol=1e-5
+        )

@@ -1,0 +1,115 @@
+"""Before and after on one split: the same videos, labels that are all known."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+from lssl_ray.concepts.space import ConceptSpace
+from lssl_ray.errors import DataError
+from lssl_ray.evaluation.features import FeatureTable
+from lssl_ray.evaluation.report import compare_zero_shot, require_labels
+from lssl_ray.types import ClipFailure
+from lssl_ray.video.manifest import Manifest, build_manifest, load_manifest
+
+LABELS = ("a", "b")
+
+
+BuildLabelled = Callable[[dict[str, str | None]], Manifest]
+
+
+@pytest.fixture
+def build_labelled(videos: tiny.VideoSet) -> BuildLabelled:
+    """Builds a manifest of made-up videos with the given labels."""
+    record = load_manifest(str(videos.manifest)).row(0)
+
+    def build(labels: dict[str, str | None]) -> Manifest:
+        return build_manifest(
+            [replace(record, video_id=name, label=label) for name, label in labels.items()],
+            root="/videos",
+        )
+
+    return build
+
+
+@pytest.fixture
+def space() -> ConceptSpace:
+    return ConceptSpace(
+        labels=LABELS,
+        categories=torch.eye(2),
+        description_texts=((), ()),
+        descriptions=None,
+        link=None,
+        layout="pooled",
+        templates=("{}",),
+        description_templates=("{}",),
+        clip_name="tiny",
+        clip_digest="0",
+    )
+
+
+def build_table(ids: tuple[str, ...], clip: list[int], adapted: list[int]) -> FeatureTable:
+    failure = ClipFailure(
+        video_id="gone", path="/videos/gone", reason="missing", detail="", seconds=0.0, epoch=0
+    )
+    rows = {"clip": clip, "adapted": adapted}
+    return FeatureTable(
+        video_ids=ids,
+        features={name: F.one_hot(torch.tensor(best), 2).float() for name, best in rows.items()},
+        failures=(failure,),
+    )
+
+
+def test_compare_zero_shot_figures_by_hand(
+    space: ConceptSpace, build_labelled: BuildLabelled
+) -> None:
+    manifest = build_labelled({"w": "a", "x": "b", "gone": "a", "y": "b", "z": "b"})
+    table = build_table(("w", "x", "y", "z"), clip=[0, 0, 0, 1], adapted=[1, 1, 1, 1])
+    result = compare_zero_shot(table, manifest, space)
+    assert (result.clip.top1, result.adapted.top1) == (0.5, 0.75)
+    assert result.gain == pytest.approx(25.0)
+    assert result.to_json() == {
+        "videos": 4,
+        "excluded_undecodable": 1,
+        "clip_top1": 50.0,
+        "adapted_top1": 75.0,
+        "gain_points": 25.0,
+        "per_class": {
+            "a": {"videos": 1, "clip_right": 1, "adapted_right": 0},
+            "b": {"videos": 3, "clip_right": 1, "adapted_right": 3},
+        },
+    }
+
+
+def test_compare_zero_shot_label_outside_the_space_is_refused(
+    space: ConceptSpace, build_labelled: BuildLabelled
+) -> None:
+    manifest = build_labelled({"w": "a", "x": "c"})
+    with pytest.raises(DataError, match=r"\['c'\]"):
+        compare_zero_shot(build_table(("w", "x"), [0, 0], [0, 0]), manifest, space)
+
+
+def test_compare_zero_shot_video_without_label_is_refused(
+    space: ConceptSpace, build_labelled: BuildLabelled
+) -> None:
+    manifest = build_labelled({"w": "a", "x": None})
+    with pytest.raises(DataError, match="1 of 2 videos"):
+        compare_zero_shot(build_table(("w", "x"), [0, 0], [0, 0]), manifest, space)
+
+
+def test_compare_zero_shot_no_video_decoded_is_refused(
+    space: ConceptSpace, build_labelled: BuildLabelled
+) -> None:
+    manifest = build_labelled({"gone": "a"})
+    failures = build_table(("w",), [0], [0]).failures
+    with pytest.raises(DataError):
+        compare_zero_shot(
+            FeatureTable(video_ids=(), features={}, failures=failures), manifest, space
+        )
+
+
+def test_require_labels_complete_list_passes_in_order() -> None:
+    assert require_labels(["b", "a"]) == ["b", "a"]
