@@ -1,4 +1,7 @@
-"""The `lssl-ray` command: thin verbs over the same functions that `jobs/` calls."""
+"""The `lssl-ray` command: thin verbs over the same functions that `jobs/` calls.
+
+What needs torch is imported by the verb that needs it: help and refusals come at once.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lssl_ray import commands
+from lssl_ray.config import dump_config, load_config
+from lssl_ray.config.loading import describe_schema
 from lssl_ray.display import RunDisplay
 from lssl_ray.errors import LsslError
 
@@ -63,6 +67,8 @@ def train(
     local: LocalOption = False,
 ) -> None:
     """Adapt CLIP to the videos of a manifest; evaluate before and after."""
+    from lssl_ray import commands
+
     with _showing() as display:
         commands.train(
             config=config,
@@ -86,6 +92,8 @@ def evaluate(
     local: LocalOption = False,
 ) -> None:
     """Zero-shot accuracy of CLIP and of a run's adapted teacher on labelled videos."""
+    from lssl_ray import commands
+
     with _showing() as display:
         commands.evaluate(run, manifest, name=name, labels=labels, local=local, display=display)
 
@@ -107,6 +115,8 @@ def data_index(
 
     Run again, it probes only new and changed files.
     """
+    from lssl_ray import commands
+
     with _showing() as display:
         commands.index(
             paths,
@@ -123,13 +133,13 @@ def data_index(
 def config_show(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Print the resolved configuration; it is valid as --config."""
     with _showing():
-        typer.echo(commands.show_config(config, overrides or []), nl=False)
+        typer.echo(dump_config(load_config(config, overrides or [])), nl=False)
 
 
 @config_app.command("fields")
 def config_fields() -> None:
     """List every setting with its default and meaning."""
-    typer.echo(commands.describe_fields(), nl=False)
+    typer.echo(describe_schema(), nl=False)
 
 
 @contextmanager

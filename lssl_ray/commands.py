@@ -12,8 +12,8 @@ from typing import Any
 
 from lssl_ray import build
 from lssl_ray.concepts.vocabulary import load_vocabulary
-from lssl_ray.config import RunConfig, dump_config, load_config
-from lssl_ray.config.loading import describe_schema, validate_config
+from lssl_ray.config import RunConfig, load_config
+from lssl_ray.config.loading import validate_config
 from lssl_ray.display import RunDisplay
 from lssl_ray.engine import Engine, LocalEngine
 from lssl_ray.errors import ConfigError
@@ -141,16 +141,6 @@ def index(
     save_manifest(manifest, str(out))
     display.show_lines(*_describe_index(report, out))
     return report
-
-
-def show_config(config: Path | None, overrides: Sequence[str]) -> str:
-    """The resolved configuration as YAML."""
-    return dump_config(load_config(config, overrides))
-
-
-def describe_fields() -> str:
-    """Every setting with default and meaning."""
-    return describe_schema()
 
 
 def pick_engine(*, local: bool) -> Callable[[RunConfig], Engine]:

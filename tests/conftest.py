@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the tiny CLIP, the tiny videos, a run's configuration; a clean random state.
+"""Fixtures for all tests: tiny CLIP, tiny videos, a run's configuration; a clean random state.
 
 What they are made of is in `tiny.py`.
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 import jaxtyping
 import numpy as np
 import pytest
+import tiny
 import torch
 import yaml
 from hypothesis import settings
 
-import tiny
 from lssl_ray.config import RunConfig
 from lssl_ray.model.clip import ClipModel, load_clip
 
@@ -59,7 +59,7 @@ def tiny_clip(tiny_clip_dir: Path) -> ClipModel:
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> tiny.VideoSet:
-    """Eight indexed H.264 videos with labels; read only: a test that damages some writes its own."""
+    """Eight indexed H.264 videos with labels; read only: who damages some writes their own."""
     return tiny.write_video_set(tmp_path_factory.mktemp("videos"))
 
 

@@ -48,6 +48,11 @@ def test_imports_of_package_and_decode_child_stay_light() -> None:
     assert run_python(IMPORT_LIGHT) == "[]"
 
 
+def test_imports_of_command_line_do_not_wait_for_torch() -> None:
+    code = "import sys, lssl_ray.cli; print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)))"
+    assert run_python(code) == "[]"
+
+
 def test_imports_follow_the_layers_in_pyproject() -> None:
     tool = Path(sys.executable).parent / "lint-imports"
     if not tool.exists():

@@ -1,4 +1,4 @@
-"""Small real things for tests: a random CLIP, H.264 videos with known content, a whole run's inputs.
+"""Small real things for tests: a random CLIP, videos with known content, a whole run's inputs.
 
 Imported as `tiny` (pytest puts this folder on the path); the same things come as fixtures from
 `conftest.py`.
@@ -75,10 +75,8 @@ def write_tiny_clip(
     return folder
 
 
-def paint_frames(
-    label: str, *, num_frames: int = NUM_FRAMES, seed: int = 0
-) -> NDArray[np.uint8]:
-    """A moving picture of one of `ACTIONS`: uint8 [frames, 64, 96, 3] RGB, equal for equal seeds."""
+def paint_frames(label: str, *, num_frames: int = NUM_FRAMES, seed: int = 0) -> NDArray[np.uint8]:
+    """One of `ACTIONS` as a moving picture: uint8 [frames, 64, 96, 3] RGB; pure."""
     rng = np.random.default_rng([seed, ACTIONS.index(label)])
     backdrop = rng.integers(40, 90, size=3)
     square = rng.integers(120, 255, size=3)
@@ -96,7 +94,7 @@ def paint_frames(
 def write_video(
     path: Path, frames: NDArray[np.uint8], *, fps: int = FPS, codec: str = "libx264"
 ) -> Path:
-    """Encode RGB frames uint8 [frames, height, width, 3], even height and width, at high quality."""
+    """Encode RGB frames uint8 [frames, height, width, 3], even sizes, at high quality."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps)

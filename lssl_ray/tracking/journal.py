@@ -68,24 +68,23 @@ class JournalFollower:
         self._path = path
         self._last_step = after_step
         self._offset = 0
-        self._inode = -1
+        self._last_line = b""  # ends at the offset
 
     def read_new(self) -> list[dict[str, Any]]:
         """Rows that appeared since the last call."""
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
+        if not self._path.exists():
             return []
-        if status.st_ino != self._inode or status.st_size < self._offset:
-            # Rewound: the file was replaced. Known steps are skipped by number.
-            self._inode, self._offset = status.st_ino, 0
         rows = []
         with self._path.open("rb") as file:
-            file.seek(self._offset)
+            file.seek(self._offset - len(self._last_line))
+            if file.read(len(self._last_line)) != self._last_line:
+                # Rewound and written anew: from the start, skipping known steps by number.
+                self._offset, self._last_line = 0, b""
+                file.seek(0)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                self._offset += len(line)
+                self._offset, self._last_line = self._offset + len(line), line
                 row = json.loads(line)
                 if row["step"] > self._last_step:
                     self._last_step = row["step"]

@@ -50,7 +50,8 @@ def compute_gradient_norms(optimizer: torch.optim.Optimizer) -> dict[str, torch.
 def _total_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
     if not gradients:
         return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
 
 
 def _decays(key: str, parameter: nn.Parameter) -> bool:

@@ -51,16 +51,18 @@ class ContainerInfo:
         codec: FFmpeg's name, "" if not known.
         rotation: Clockwise degrees to turn frames by: 0, 90, 180 or 270.
         duration_seconds: What the container says, 0.0 if nothing.
-        num_unreliable_frames: Frames at the end that decord doesn't give reliably. In an AVI, whose
-            B-frames have no time stamps, that is the last frame: decord races with its own decoder
-            thread there and, one time in five on a busy machine, returns another frame instead
-            (measured on UCF101 and HMDB51 with decord 0.6.0).
+        has_b_frames: Whether frames are stored in another order than they are shown in.
+        num_unreliable_frames: Frames at the end that decord doesn't give reliably. In an AVI, which
+            has no time stamps, that is the last frame: decord races with its own decoder thread
+            there and, one time in five on a busy machine, returns another frame instead (measured
+            on UCF101 and HMDB51 with decord 0.6.0).
     """
 
     format: str
     codec: str
     rotation: int
     duration_seconds: float
+    has_b_frames: bool
     num_unreliable_frames: int
 
 
@@ -114,7 +116,7 @@ def check_file(path: str) -> None:
 def read_container(path: str) -> ContainerInfo:
     """What PyAV tells of a file before a reader opens it; blanks for what it can't tell."""
     av: Any = importlib.import_module("av")
-    name, codec, degrees, seconds, tail = "", "", 0, 0.0, 0
+    name, codec, degrees, seconds, has_b_frames = "", "", 0, 0.0, False
     try:
         with av.open(path) as container:
             name = str(container.format.name)
@@ -123,12 +125,11 @@ def read_container(path: str) -> ContainerInfo:
             seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
             frame = next(container.decode(stream), None)
             degrees = -int(frame.rotation) % 360 if frame is not None else 0
-            if name == "avi":
-                tail = 1 + _count_undecodable_tail(container, stream)
+            has_b_frames = bool(stream.codec_context.has_b_frames)
     except (av.error.FFmpegError, ReaderError) as error:
         # The readers judge whether the file is good; here only extras are lost.
         logger.info("%s: PyAV can't read all of its metadata: %s", path, error)
-    return ContainerInfo(name, codec, degrees, seconds, tail)
+    return ContainerInfo(name, codec, degrees, seconds, has_b_frames, int(name == "avi"))
 
 
 def find_video_stream(container: Any) -> Any:
@@ -137,22 +138,13 @@ def find_video_stream(container: Any) -> Any:
     Raises:
         ReaderError: "not_a_video": there is none, or only the cover picture of a sound file.
     """
+    av: Any = importlib.import_module("av")
     stream = container.streams.best("video")
     if stream is None:
         raise ReaderError("not_a_video", "has no video stream")
-    if "attached_pic" in str(stream.disposition):
+    if stream.disposition & av.stream.Disposition.attached_pic:
         raise ReaderError("not_a_video", "has a cover picture but no video stream")
     return stream
-
-
-def _count_undecodable_tail(container: Any, stream: Any) -> int:
-    """Packets without a frame after the last keyframe (HMDB51's packed B-frames leave one)."""
-    container.seek(stream.duration or 0, stream=stream, backward=True)
-    num_packets = num_frames = 0
-    for packet in container.demux(stream):
-        num_packets += packet.size > 0
-        num_frames += len(packet.decode())
-    return max(0, num_packets - num_frames)
 
 
 def explain_open_failure(path: str, error: Exception) -> ReaderError:

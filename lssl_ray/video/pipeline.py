@@ -180,7 +180,7 @@ def unpack_batch(columns: Mapping[str, Any], *, device: torch.device) -> ClipBat
     def to_device(name: str) -> torch.Tensor:
         values = np.asarray(columns[name])
         # A copy only where rows are dropped or Ray's read-only buffer would be handed out.
-        kept = values[decoded] if not decoded.all() else np.require(values, requirements="CW")
+        kept = values[decoded] if not decoded.all() else np.require(values, requirements=["C", "W"])
         return torch.from_numpy(kept).to(device, non_blocking=True)
 
     return ClipBatch(

@@ -21,7 +21,7 @@ from lssl_ray.video.files import (
     find_video_stream,
 )
 from lssl_ray.video.gif import split_gif_packet
-from lssl_ray.video.readers import ReaderInfo, import_decoders
+from lssl_ray.video.readers import ReaderInfo
 
 __all__ = ["PyAvReader"]
 
@@ -55,7 +55,6 @@ class PyAvReader:
             ReaderError: The file is missing, unreadable or no regular file.
         """
         check_file(path)
-        import_decoders()
         self._av: Any = importlib.import_module("av")
         self._path = path
         self._short_side = short_side
@@ -63,11 +62,7 @@ class PyAvReader:
 
     @property
     def info(self) -> ReaderInfo:
-        """Size, rate and length, from decoding the whole file once.
-
-        The rate is the mean over the decoded frames where they have time stamps, because FFmpeg
-        guesses a GIF's from its first few.
-        """
+        """Size, rate and length, from decoding the whole file once."""
         if self._info is None:
             self._info = self._measure()
         return self._info
@@ -131,20 +126,24 @@ class PyAvReader:
             problem = error.detail
         if first is None:
             raise ReaderError("no_frames", "PyAV finds no frame that decodes")
-        num_announced, rate = self._announced()
+        num_announced, fps = self._announced()
         damage = None
-        if problem is not None or num_frames < num_announced:
+        # An AVI with packed B-frames has one packet more than frames, which is no damage.
+        if problem is not None or num_frames < num_announced - 1:
             of = f" of {num_announced}" if num_announced > num_frames else ""
             damage = f"{num_frames}{of} frames decode" + (f", then: {problem}" if problem else "")
-        layout = _compute_layout(first, None)
         seconds = (last.time or 0.0) - (first.time or 0.0)
-        fps = (num_frames - 1) / seconds if seconds > 0.0 else rate
+        if fps == 0.0 and seconds > 0.0:
+            fps = (num_frames - 1) / seconds
+        layout = _compute_layout(first, None)
         return ReaderInfo(num_frames, fps, layout.width, layout.height, damage)
 
     def _announced(self) -> tuple[int, float]:
         """Number of frames and frames per second as the container says; 0 for what it doesn't."""
         with self._av.open(self._path) as container:
             stream = find_video_stream(container)
+            if container.format.name == "gif":  # a delay per picture; FFmpeg guesses a rate
+                return int(stream.frames), 0.0
             return int(stream.frames), float(stream.average_rate or 0.0)
 
     def _decode(self) -> Generator[Any, None, None]:

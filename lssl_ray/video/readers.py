@@ -80,7 +80,7 @@ class DecordReader:
 
     decord counts packets when it opens a file. Frames that never decode are then silently replaced
     by the one decoded before them; `probing` finds that at the end of a file, nothing finds it
-    in the middle. On AVI with packed B-frames its seeks can be a few frames early.
+    in the middle. In some containers its seeks return other frames; `probing` keeps those from it.
     """
 
     def __init__(self, path: str, *, short_side: int | None = None) -> None:

@@ -234,7 +234,8 @@ def cut_view(
     rows = np.searchsorted(frame_numbers, plan.frame_indices)
     cut = frames[rows, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     pixels = torch.from_numpy(cut).permute(0, 3, 1, 2)  # [T, 3, h, w], channels last in memory
-    resized = transforms.resize(
+    resized: torch.Tensor = transforms.resize(
         pixels, [plan.size, plan.size], interpolation=InterpolationMode.BICUBIC, antialias=True
     )
-    return resized.permute(0, 2, 3, 1).contiguous().numpy()
+    view: np.ndarray = resized.permute(0, 2, 3, 1).contiguous().numpy()
+    return view

@@ -114,9 +114,9 @@ def test_train_resume_of_unknown_run_lists_the_known(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    create_run_folder(load_config(recipe_file, ["run.name=known"]), overwrite=False)
-    assert "known" in refuse("train", "--local", "--resume", "unknown")
-    assert "known" in refuse("train", "--local", "--resume", tmp_path / "runs" / "unknown")
+    create_run_folder(load_config(recipe_file, ["run.name=alpha"]), overwrite=False)
+    assert "alpha" in refuse("train", "--local", "--resume", "omega")
+    assert "alpha" in refuse("train", "--local", "--resume", tmp_path / "runs" / "omega")
 
 
 def test_train_resume_by_name_and_by_folder_find_the_same_run(
@@ -210,7 +210,7 @@ def test_config_fields_lists_every_leaf_once(recipe_file: Path) -> None:
 
 def test_command_refusal_in_a_process_of_its_own_is_a_message(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "lssl_ray.cli", "train", "--config", "[red]nowhere.yaml"],
+        [sys.executable, "-m", "lssl_ray.cli", "config", "show", "--config", "[red]nowhere.yaml"],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -156,9 +156,9 @@ def test_open_unknown_run_lists_the_known_ones(build_config: BuildConfig) -> Non
     parent = Path(build_config().run.folder)
     (parent / "no-run").mkdir()
     with pytest.raises(CheckpointError, match="first, second") as caught:
-        open_run_folder(parent / "frist", [])
+        open_run_folder(parent / "third", [])
     assert "no-run" not in str(caught.value)
-    assert not (parent / "frist").exists()
+    assert not (parent / "third").exists()
 
 
 def test_open_where_no_runs_are_says_so(tmp_path: Path) -> None:

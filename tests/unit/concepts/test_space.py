@@ -35,7 +35,11 @@ def build(
     templates: tuple[str, ...] = TEMPLATES,
 ) -> ConceptSpace:
     return build_concept_space(
-        vocabulary, clip, layout=layout, templates=templates, description_templates=("{}.", "see {}")
+        vocabulary,
+        clip,
+        layout=layout,
+        templates=templates,
+        description_templates=("{}.", "see {}"),
     )
 
 
@@ -80,9 +84,7 @@ def test_build_concept_space_pooled_averages_each_labels_descriptions(
     for row, texts in enumerate(DESCRIPTIONS):
         each = build_classifier(clip_model, tiny_clip_dir, list(texts), ["{}.", "see {}"])
         mean = each.sum(dim=0) / len(texts)
-        torch.testing.assert_close(
-            space.descriptions[row], mean / mean.norm(), rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(space.descriptions[row], mean / mean.norm(), rtol=0, atol=1e-5)
 
 
 def test_build_concept_space_full_has_a_row_per_description_and_their_owners(
@@ -116,9 +118,7 @@ def test_build_concept_space_labels_alone_have_no_description_space(tiny_clip: C
 def test_build_concept_space_many_prompts_equal_few(tiny_clip: ClipModel) -> None:
     labels = tuple(f"action {number}" for number in range(150))  # 450 prompts: two batches
     many = build(tiny_clip, vocabulary=Vocabulary(labels=labels, descriptions=((),) * 150))
-    few = build(
-        tiny_clip, vocabulary=Vocabulary(labels=labels[140:], descriptions=((),) * 10)
-    )
+    few = build(tiny_clip, vocabulary=Vocabulary(labels=labels[140:], descriptions=((),) * 10))
     torch.testing.assert_close(many.categories[140:], few.categories, rtol=0, atol=1e-6)
 
 

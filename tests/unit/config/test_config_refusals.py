@@ -66,8 +66,8 @@ def test_load_several_problems_are_told_at_once(tmp_path: Path) -> None:
     [
         ("optim.learning_rat=1.0e-5", "learning_rate"),
         ("opti.epochs=3", "optim"),
-        ("views.gobal.size=32", "global"),
-        ("views.local.sise=32", "size"),
+        ("views.globall.size=32", "global"),
+        ("views.local.sizes=32", "size"),
     ],
 )
 def test_load_unknown_key_suggests_the_closest(tmp_path: Path, override: str, meant: str) -> None:

@@ -28,6 +28,4 @@ def test_compute_zero_shot_no_video_is_refused() -> None:
 
 def test_compute_zero_shot_unknown_label_is_refused_by_name() -> None:
     with pytest.raises(DataError, match=r"\['down'\]"):
-        compute_zero_shot(
-            torch.zeros(2, 2), CATEGORIES, labels=LABELS, truth=["left", "down"]
-        )
+        compute_zero_shot(torch.zeros(2, 2), CATEGORIES, labels=LABELS, truth=["left", "down"])

@@ -55,7 +55,10 @@ def test_concept_distillation_student_gradient_passes_gradcheck() -> None:
 
 
 def test_concept_distillation_teacher_gets_no_gradient() -> None:
-    student, teacher = draw_cosines(2, 2, 4).requires_grad_(), draw_cosines(2, 2, 4).requires_grad_()
+    student, teacher = (
+        draw_cosines(2, 2, 4).requires_grad_(),
+        draw_cosines(2, 2, 4).requires_grad_(),
+    )
     concept_distillation(
         student, teacher, student_temperature=0.1, teacher_temperature=0.05
     ).backward()

@@ -132,6 +132,19 @@ def test_follower_known_steps_are_skipped(tmp_path: Path) -> None:
     assert [row["step"] for row in follower.read_new()] == [6]
 
 
+def test_follower_rewinds_between_two_reads_are_noticed(tmp_path: Path) -> None:
+    """File systems soon give a new file the number that an old one had."""
+    journal, follower = Journal(tmp_path), JournalFollower(tmp_path / METRICS_FILE)
+    for step in (1, 2, 3):
+        journal.append("metrics", {"step": step})
+    assert [row["step"] for row in follower.read_new()] == [1, 2, 3]
+    for _ in range(3):
+        journal.rewind(1)
+    for step in (2, 3, 4, 5):
+        journal.append("metrics", {"step": step, "padding": "x" * 50})
+    assert [row["step"] for row in follower.read_new()] == [4, 5]
+
+
 OPERATIONS = st.lists(
     st.one_of(
         st.integers(1, 4).map(lambda count: ("append", count)),
@@ -147,18 +160,20 @@ def test_follower_through_any_rewinds_gives_each_step_once(
     tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("journal")
-    journal, step, highest = Journal(folder), 0, 0
+    journal, step, highest, session = Journal(folder), 0, 0, 0
     follower = JournalFollower(folder / METRICS_FILE)
     seen: list[int] = []
     for name, number in operations:
         if name == "append":
             for _ in range(number):
                 step += 1
-                journal.append("metrics", {"step": step})
+                # A session's rows aren't as long as those they replace.
+                journal.append("metrics", {"step": step, "session": "x" * session})
             highest = max(highest, step)
         elif name == "rewind":
             step = max(0, step - number)
             journal.rewind(step)
+            session += 1
         else:
             seen += [row["step"] for row in follower.read_new()]
     # Rows that a rewind took away before anyone read them come again when the run gets there.

@@ -27,7 +27,7 @@ def mix_luma(rgb: NDArray[np.float64]) -> float:
 
 
 def augment_by_pixel(view: NDArray[np.uint8], values: list[float]) -> NDArray[np.float64]:
-    """[T, H, W, 3] uint8 to [T, 3, H, W]: brightness, contrast, saturation, grey, flip, normalise."""
+    """uint8 [T, H, W, 3] to [T, 3, H, W]: colour, grey, flip, normalise, in that order."""
     flip, brightness, contrast, saturation, grey = values
     num_frames, height, width, _ = view.shape
     out = np.zeros((num_frames, 3, height, width))

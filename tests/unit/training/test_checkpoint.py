@@ -114,9 +114,7 @@ def test_load_checkpoint_next_update_is_the_same_bit_for_bit(
     straight, _ = build_trained(tiny_clip, num_updates=3)
     folder = write(tmp_path / "step", *build_trained(tiny_clip, num_updates=2))
     task, optimizer = build_trained(tiny_clip, num_updates=0)
-    load_checkpoint(
-        folder, student=task.student, teacher=task.teacher, optimizer=optimizer, rank=0
-    )
+    load_checkpoint(folder, student=task.student, teacher=task.teacher, optimizer=optimizer, rank=0)
     for index, parameter in enumerate(task.student.parameters()):
         parameter.grad = lss_parts.draw(*parameter.shape, seed=2000 + index)
     optimizer.step()

@@ -160,9 +160,7 @@ def test_run_loop_clips_the_gradient_and_moves_the_teacher_after_the_student(
         num_steps=4, stop_at_step=1, gradient_clip=0.01, rows=rows,
     )  # fmt: skip
     after = copy_state(task, optimizer)
-    moved = [
-        after[name] - before[name] for name in before if name.startswith("student/")
-    ]
+    moved = [after[name] - before[name] for name in before if name.startswith("student/")]
     length = torch.linalg.vector_norm(torch.cat([value.flatten() for value in moved]))
     rate = lss_parts.build_schedules(4).pretrained_rate(0)
     assert rows.metrics[0]["gradient_norm/total"] > 0.1
@@ -188,9 +186,7 @@ def test_run_loop_step_without_usable_clip_is_skipped_and_counted(
             states.append(copy_state(task, optimizer))
             yield batch
 
-    progress = run(
-        task, optimizer, feed(), tmp_path, num_steps=3, rows=rows, max_bad_fraction=0.5
-    )
+    progress = run(task, optimizer, feed(), tmp_path, num_steps=3, rows=rows, max_bad_fraction=0.5)
     assert_same(states[2], states[1])
     assert progress == Progress(
         step=3, positions_done=9, clips_trained=6, clips_failed=3, steps_skipped=1
@@ -268,9 +264,7 @@ def test_run_loop_checkpoints_by_cadence_and_at_the_end(
     assert load_progress(folders[0]).positions_done == 2 * CLIPS
 
 
-def test_run_loop_metrics_window_averages_over_clips(
-    tiny_clip: ClipModel, tmp_path: Path
-) -> None:
+def test_run_loop_metrics_window_averages_over_clips(tiny_clip: ClipModel, tmp_path: Path) -> None:
     batches = draw_batches(2)
     batches[1] = lss_parts.take_clips(batches[1], 0, 1)
     records = []

@@ -1,5 +1,6 @@
 """Schedules: bounds, ends, warm-up."""
 
+import itertools
 import math
 
 import pytest
@@ -48,7 +49,7 @@ def test_cosine_is_monotone_on_each_side_of_the_warmup(
     rising = [schedule(step) for step in range(warmup_steps)]
     assert rising == sorted(rising)
     after = [schedule(step) for step in range(warmup_steps, num_steps)]
-    falling = [a - b for a, b in zip(after, after[1:], strict=False)]
+    falling = [a - b for a, b in itertools.pairwise(after)]
     assert all(d >= -1e-9 for d in falling) if start >= end else all(d <= 1e-9 for d in falling)
 
 

@@ -31,9 +31,7 @@ def two_workers(tiny_clip_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
 def one_worker(tiny_clip_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     rows = lss_parts.Rows()
     context = lss_parts.build_context(tmp_path_factory.mktemp("one"), rows)
-    return world_worker.run_case(
-        str(tiny_clip_dir), world_worker.draw_batches(), context, rows
-    )
+    return world_worker.run_case(str(tiny_clip_dir), world_worker.draw_batches(), context, rows)
 
 
 @pytest.mark.parametrize("case", sorted(world_worker.CASES))

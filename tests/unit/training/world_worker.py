@@ -56,9 +56,7 @@ def run_case(
     """Gradients of the last step, final weights, and the recorded metrics."""
     clip = load_clip(f"local-dir:{clip_folder}", weights=None)
     task = lss_parts.build_task(clip, full=True, encoder_type=lss_parts.DoubleEncoder)
-    schedules = replace(
-        lss_parts.build_schedules(NUM_STEPS), pretrained_rate=lambda step: 0.1
-    )
+    schedules = replace(lss_parts.build_schedules(NUM_STEPS), pretrained_rate=lambda step: 0.1)
     run_loop(
         task,
         build_sgd(task),

@@ -116,9 +116,23 @@ def test_index_videos_gives_a_row_for_every_file(small_set: Path, num_workers: i
     assert progress == [(1, 3, 0), (2, 3, 1), (3, 3, 1)]
     assert (report.num_files, report.num_ok, report.num_bad) == (3, 2, 1)
     assert report.bad_by_reason == {"not_a_video": 1}
+    assert (report.num_by_reader, report.num_shortened) == ({"decord": 2}, 0)
     assert report.ignored_by_extension == {".txt": 1}
     assert (report.num_reused, report.num_duplicates, report.num_unlabelled) == (0, 0, 0)
     assert manifest.root == str(small_set)
+
+
+def test_index_videos_half_downloaded_video_is_usable_and_counted(
+    small_set: Path, write_clip: Write
+) -> None:
+    path = write_clip(small_set / "half.mp4", movflags="faststart", width=320, height=240)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    manifest, report = index_videos([str(small_set)])
+    row = manifest.row(0)
+    assert (row.video_id, row.status, row.reader) == ("half.mp4", "ok", "pyav")
+    assert 1 < row.num_frames < 19
+    assert row.detail is not None and f"{row.num_frames} of 20 frames" in row.detail
+    assert (report.num_by_reader, report.num_shortened) == ({"decord": 2, "pyav": 1}, 1)
 
 
 def test_index_videos_moved_folder_keeps_ids_and_digest(small_set: Path) -> None:
@@ -216,7 +230,12 @@ def test_index_videos_labels_that_are_no_file_raise(small_set: Path) -> None:
 def test_index_videos_real_clips_end_in_a_manifest(clips: Path) -> None:
     manifest, report = index_videos([str(clips)], num_workers=2, deadline_seconds=60.0)
     assert report.num_files == report.num_ok + report.num_bad == len(manifest)
-    assert report.num_ok >= 100
+    bad = [row.video_id for row in manifest.records() if row.status == "bad"]
+    assert all(video_id.startswith("odd/") for video_id in bad)
+    assert report.num_ok == sum(report.num_by_reader.values()) >= 120
+    readers = {row.video_id: row.reader for row in manifest.records()}
+    assert readers["v_CricketShot_g04_c01_rgb.gif"] == readers["odd/drew_sony.mts"] == "pyav"
+    assert readers["Tw2yXa6CzWE.mp4"] == "decord"
     assert all(row.reason and row.detail for row in manifest.records() if row.status == "bad")
     usable = manifest.usable().records()
     assert all(row.num_frames >= 1 and 1.0 <= row.fps <= 1000.0 for row in usable)

@@ -33,6 +33,7 @@ RECORD = VideoRecord(
     height=240,
     codec="mpeg4",
     rotation=90,
+    reader="decord",
     size_bytes=263680,
     mtime_ns=1795192296046918875,
 )
@@ -99,6 +100,7 @@ def test_manifest_row_out_of_range_raises(manifest: Manifest, index: int) -> Non
         ({"label": ""}, False),
         ({"split": "test"}, False),
         ({"status": "bad"}, False),
+        ({"reader": "pyav"}, False),
     ],
 )
 def test_digest_changes_with_what_training_sees(change: dict[str, object], same: bool) -> None:

