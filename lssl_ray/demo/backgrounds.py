@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from lssl_ray.demo.conditions import COLORS, Conditions
 from lssl_ray.demo.figures import Color
 
-__all__ = ["build_background", "paint_clutter", "vary_color"]
+__all__ = ["build_background", "choose_colors", "paint_clutter", "vary_color"]
 
 
 def vary_color(
@@ -37,6 +38,26 @@ def paint_clutter(rng: np.random.Generator, canvas: Image.Image, *, count: int) 
             draw.ellipse(box, fill=fill)
         else:
             draw.rectangle(box, fill=fill)
+
+
+def choose_colors(
+    rng: np.random.Generator, *, conditions: Conditions
+) -> tuple[str, str, str, Color]:
+    """Return names for figure, props and background, and the background's own colour.
+
+    Figure and props stand out from the background by at least the conditions' distance.
+    """
+    names = list(COLORS)
+    values = np.array([COLORS[name] for name in names], dtype=np.float32)
+    background = int(rng.integers(len(names)))
+    back = values[background]
+    if rng.random() < conditions.pale_share:
+        back = 0.35 * back + 0.65 * 245.0
+    gaps = np.linalg.norm(values - back, axis=1)
+    visible = [index for index in range(len(names)) if gaps[index] >= conditions.color_distance]
+    figure, prop = rng.choice(visible, size=2, replace=False)
+    color = (int(back[0]), int(back[1]), int(back[2]))
+    return names[int(figure)], names[int(prop)], names[background], color
 
 
 def build_background(

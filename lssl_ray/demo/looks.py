@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from lssl_ray.demo.actions import Action, compute_pose, compute_props
-from lssl_ray.demo.backgrounds import build_background, paint_clutter, vary_color
+from lssl_ray.demo.backgrounds import build_background, choose_colors, paint_clutter, vary_color
 from lssl_ray.demo.conditions import COLORS, Conditions, Range
 from lssl_ray.demo.figures import (
     SUPERSAMPLE,
@@ -112,26 +112,6 @@ def _build_lighting(
     return light
 
 
-def _choose_colors(
-    rng: np.random.Generator, *, conditions: Conditions
-) -> tuple[str, str, str, Color]:
-    """Return names for figure, props and background, and the background's own colour.
-
-    Figure and props stand out from the background by at least the conditions' distance.
-    """
-    names = list(COLORS)
-    values = np.array([COLORS[name] for name in names], dtype=np.float32)
-    background = int(rng.integers(len(names)))
-    back = values[background]
-    if rng.random() < conditions.pale_share:
-        back = 0.35 * back + 0.65 * 245.0
-    gaps = np.linalg.norm(values - back, axis=1)
-    visible = [index for index in range(len(names)) if gaps[index] >= conditions.color_distance]
-    figure, prop = rng.choice(visible, size=2, replace=False)
-    color = (int(back[0]), int(back[1]), int(back[2]))
-    return names[int(figure)], names[int(prop)], names[background], color
-
-
 def _as_color(values: NDArray[np.uint8]) -> Color:
     return int(values[0]), int(values[1]), int(values[2])
 
@@ -152,6 +132,53 @@ def _sample_distractors(
     )
 
 
+def _sample_palette(
+    rng: np.random.Generator, *, figure: Color, prop: Color, light: Callable[..., NDArray[np.uint8]]
+) -> Palette:
+    near = vary_color(rng, figure)
+    far_factor, head_shift = rng.uniform(0.6, 0.95), rng.uniform(-25, 25, size=3)
+    return Palette(
+        near=_as_color(light(near)),
+        far=_as_color(light(near * far_factor)),
+        head=_as_color(light(np.clip(near + head_shift, 0, 255))),
+        prop=_as_color(light(vary_color(rng, prop))),
+    )
+
+
+def _sample_body(rng: np.random.Generator, *, conditions: Conditions) -> Body:
+    stretch = rng.uniform(0.92, 1.08, size=5)
+    return Body(
+        torso=0.33 * stretch[0],
+        upper_arm=0.17 * stretch[1],
+        forearm=0.16 * stretch[1],
+        thigh=0.24 * stretch[2],
+        shin=0.24 * stretch[3],
+        head_radius=0.075 * stretch[4],
+        thickness=_sample(rng, conditions.thickness),
+    )
+
+
+def _build_lit_background(
+    rng: np.random.Generator,
+    *,
+    conditions: Conditions,
+    kind: str,
+    color: Color,
+    camera: Camera,
+    size: tuple[int, int],
+    light: Callable[..., NDArray[np.uint8]],
+) -> Image.Image:
+    """Return the supersampled backdrop of a picture of `size`, with a margin on each side."""
+    width, height = size
+    margin = 2 * math.ceil(_MARGIN * min(size))
+    full = (SUPERSAMPLE * width + 2 * margin, SUPERSAMPLE * height + 2 * margin)
+    floor = (camera.floor_y * SUPERSAMPLE + margin - 0.05 * min(size)) / full[1]
+    background = build_background(rng, kind=kind, color=color, size=full, floor=floor)
+    low, high = conditions.num_clutter
+    paint_clutter(rng, background, count=int(rng.integers(low, high + 1)))
+    return Image.fromarray(light(np.asarray(background)))
+
+
 def build_look(
     rng: np.random.Generator, *, conditions: Conditions, width: int, height: int
 ) -> Look:
@@ -164,44 +191,25 @@ def build_look(
         height: picture height in pixels.
     """
     light = _build_lighting(rng, conditions=conditions)
-    figure, prop, back, back_color = _choose_colors(rng, conditions=conditions)
-    near = vary_color(rng, COLORS[figure])
-    far_factor, head_shift = rng.uniform(0.6, 0.95), rng.uniform(-25, 25, size=3)
-    palette = Palette(
-        near=_as_color(light(near)),
-        far=_as_color(light(near * far_factor)),
-        head=_as_color(light(np.clip(near + head_shift, 0, 255))),
-        prop=_as_color(light(vary_color(rng, COLORS[prop]))),
-    )
-    stretch = rng.uniform(0.92, 1.08, size=5)
-    body = Body(
-        torso=0.33 * stretch[0],
-        upper_arm=0.17 * stretch[1],
-        forearm=0.16 * stretch[1],
-        thigh=0.24 * stretch[2],
-        shin=0.24 * stretch[3],
-        head_radius=0.075 * stretch[4],
-        thickness=_sample(rng, conditions.thickness),
-    )
+    figure, prop, back, back_color = choose_colors(rng, conditions=conditions)
+    palette = _sample_palette(rng, figure=COLORS[figure], prop=COLORS[prop], light=light)
+    body = _sample_body(rng, conditions=conditions)
     short = min(width, height)
     scale = _sample(rng, conditions.figure_scale)
-    drift = rng.uniform(-conditions.offset, conditions.offset, size=2)
+    drift = rng.uniform(-conditions.offset, conditions.offset, size=2) * short
     camera = Camera(
         scale=scale * short,
-        origin_x=width / 2 + drift[0] * short,
-        floor_y=height / 2 + (0.5 * scale + 0.05 + drift[1]) * short,
+        origin_x=width / 2 + drift[0],
+        floor_y=height / 2 + (0.5 * scale + 0.05) * short + drift[1],
         mirrored=bool(rng.random() < 0.5),
     )
-    margin = 2 * math.ceil(_MARGIN * short)
     kind = conditions.backgrounds[int(rng.integers(len(conditions.backgrounds)))]
-    size = (SUPERSAMPLE * width + 2 * margin, SUPERSAMPLE * height + 2 * margin)
-    floor = (camera.floor_y * SUPERSAMPLE + margin - 0.05 * short) / size[1]
-    background = build_background(rng, kind=kind, color=back_color, size=size, floor=floor)
-    low, high = conditions.num_clutter
-    paint_clutter(rng, background, count=int(rng.integers(low, high + 1)))
+    background = _build_lit_background(
+        rng, conditions=conditions, kind=kind, color=back_color, camera=camera,
+        size=(width, height), light=light,
+    )  # fmt: skip
     sigma = _sample(rng, conditions.noise_sigma)
-    # One tile larger than the picture, shifted at random per frame: fresh noise costs more than
-    # drawing the figure does.
+    # One tile, shifted at random per frame: fresh noise costs more than drawing the figure does.
     noise = rng.normal(0, sigma, size=(height + 16, width + 16, 3)).astype(np.int16)
     return Look(
         width=width,
@@ -214,7 +222,7 @@ def build_look(
         body=body,
         palette=palette,
         camera=camera,
-        background=Image.fromarray(light(np.asarray(background))),
+        background=background,
         pose_offset=Pose(*(float(v) for v in rng.normal(0, conditions.pose_jitter, size=9))),
         noise=noise,
         distractors=_sample_distractors(rng, limits=conditions.num_distractors, light=light),

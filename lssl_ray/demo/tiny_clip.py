@@ -104,6 +104,43 @@ def _save_model(model: nn.Module, *, out_dir: Path) -> int:
     return weights.stat().st_size
 
 
+def _run_training(
+    stills: Stills,
+    *,
+    seed: int,
+    num_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    on_progress: Callable[[int, int, float], None] | None,
+) -> tuple[Any, list[float]]:
+    """Return the trained model, in eval mode, and each step's loss."""
+    losses = []
+    # Forked so that the caller's random state stays what it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_tiny_clip().train()
+        training = ClipTraining(
+            model, stills, seed=seed, num_steps=num_steps, learning_rate=learning_rate
+        )
+        for step in range(num_steps):
+            losses.append(training.run_step(batch_size=batch_size))
+            if on_progress is not None:
+                on_progress(step + 1, num_steps, losses[-1])
+        training.finish()
+    return model.eval(), losses
+
+
+def _check_counts(
+    *, seed: int, num_stills: int, num_steps: int, batch_size: int, num_workers: int
+) -> None:
+    if seed < 0 or num_steps < 1 or batch_size < 2 or num_stills < batch_size or num_workers < 1:
+        raise ConfigError(
+            f"seed={seed}, num_stills={num_stills}, num_steps={num_steps}, batch_size={batch_size},"
+            f" num_workers={num_workers}: need seed >= 0, num_steps >= 1, batch_size >= 2, "
+            "num_stills >= batch_size and num_workers >= 1"
+        )
+
+
 def train_tiny_clip(
     out_dir: str | Path,
     *,
@@ -135,32 +172,20 @@ def train_tiny_clip(
     Raises:
         ConfigError: a count is out of range.
     """
-    if seed < 0 or num_steps < 1 or batch_size < 2 or num_stills < batch_size or num_workers < 1:
-        raise ConfigError(
-            f"seed={seed}, num_stills={num_stills}, num_steps={num_steps}, batch_size={batch_size},"
-            f" num_workers={num_workers}: need seed >= 0, num_steps >= 1, batch_size >= 2, "
-            "num_stills >= batch_size and num_workers >= 1"
-        )
+    _check_counts(
+        seed=seed, num_stills=num_stills, num_steps=num_steps, batch_size=batch_size,
+        num_workers=num_workers,
+    )  # fmt: skip
     started = time.monotonic()
     stills = render_stills(num_stills, seed=seed, num_workers=num_workers)
     held_out = render_stills(
         num_held_out, seed=seed, stream=HELD_OUT_STREAM, num_captions=1, num_workers=num_workers
     )
     rendered = time.monotonic()
-    # Forked so that the caller's random state stays what it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        training = ClipTraining(
-            build_tiny_clip().train(), stills, seed=seed, num_steps=num_steps,
-            learning_rate=learning_rate,
-        )  # fmt: skip
-        losses = []
-        for step in range(num_steps):
-            losses.append(training.run_step(batch_size=batch_size))
-            if on_progress is not None:
-                on_progress(step + 1, num_steps, losses[-1])
-        training.finish()
-    model = training.model.eval()
+    model, losses = _run_training(
+        stills, seed=seed, num_steps=num_steps, batch_size=batch_size,
+        learning_rate=learning_rate, on_progress=on_progress,
+    )  # fmt: skip
     trained = time.monotonic()
     accuracy, merged = _compute_still_accuracies(model, held_out)
     return TinyClipReport(

@@ -178,6 +178,16 @@ def _render_chunk(out_dir: str, seed: int, split: str, start: int, stop: int) ->
     ]
 
 
+def _check_empty(out_dir: Path) -> None:
+    for split in SPLITS:
+        folder = out_dir / split
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(
+                f"{folder} already holds something; videos of two worlds must not mix. "
+                "Choose another folder or delete this one"
+            )
+
+
 def render_world(
     out_dir: str | Path,
     *,
@@ -210,16 +220,9 @@ def render_world(
             f"seed={seed}, num_workers={num_workers}, counts={counts}: the seed must be >= 0, "
             "workers >= 1, no count negative and at least one above 0"
         )
-    for split in SPLITS:
-        folder = Path(out_dir) / split
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(
-                f"{folder} already holds something; videos of two worlds must not mix. "
-                "Choose another folder or delete this one"
-            )
-    started = time.monotonic()
+    _check_empty(Path(out_dir))
+    started, total = time.monotonic(), sum(counts.values())
     facts: list[tuple[str, VideoFacts]] = []
-    total = sum(counts.values())
     # Spawned, not forked: the caller may already run threads (torch, decoders).
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, mp_context=context) as pool:

@@ -22,8 +22,8 @@ def stills() -> Stills:
 
 def _train_briefly(folder: Path, *, seed: int = 0) -> TinyClipReport:
     return train_tiny_clip(
-        folder, seed=seed, num_stills=32, num_steps=3, batch_size=16, num_workers=1,
-        num_held_out=16,
+        folder, seed=seed, num_stills=16, num_steps=2, batch_size=8, num_workers=1,
+        num_held_out=8,
     )  # fmt: skip
 
 
@@ -77,17 +77,17 @@ def test_train_tiny_clip_equal_seeds_give_equal_weights(trained: Path, tmp_path:
 )
 def test_train_tiny_clip_impossible_count_raises(tmp_path: Path, change: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
-        train_tiny_clip(tmp_path / "clip", **{"batch_size": 16, **change})
+        train_tiny_clip(tmp_path / "clip", **{"batch_size": 16, **change})  # type: ignore[arg-type]
     assert not (tmp_path / "clip").exists()
 
 
 def test_training_few_stills_lowers_the_loss(stills: Stills) -> None:
     torch.manual_seed(0)
     training = ClipTraining(
-        build_tiny_clip().train(), stills, seed=0, num_steps=60, learning_rate=2.0e-3
+        build_tiny_clip().train(), stills, seed=0, num_steps=30, learning_rate=2.0e-3
     )
-    losses = [training.run_step(batch_size=16) for _ in range(60)]
-    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    losses = [training.run_step(batch_size=16) for _ in range(30)]
+    assert np.mean(losses[-5:]) < 0.95 * np.mean(losses[:5])
 
 
 def test_training_finish_restores_the_full_vocabulary(stills: Stills) -> None:

@@ -126,7 +126,7 @@ def test_render_world_into_used_folder_raises(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_render_world_impossible_count_raises(tmp_path: Path, change: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
-        render_world(tmp_path, **change)
+        render_world(tmp_path, **change)  # type: ignore[arg-type]
 
 
 def test_actions_labels_and_folders_are_unique() -> None:

@@ -278,6 +278,9 @@ def test_run_loop_metrics_window_averages_over_clips(tiny_clip: ClipModel, tmp_p
         )  # fmt: skip
         records.append(rows.metrics)
     (first, second), (both,) = records
+    output = lss_parts.build_task(tiny_clip)(batches[0], temperatures=lss_parts.TEMPERATURES)
+    for name, value in output.terms.items():
+        assert first[f"loss/{name}"] == pytest.approx(value.item(), rel=1e-5), name
     names = [name for name in both if name.startswith(("loss/", "health/", "gradient_norm/"))]
     assert {"loss/total", "loss/align", "health/agreement", "gradient_norm/temporal"} <= {*names}
     for name in names:
