@@ -22,16 +22,15 @@ from lssl_ray import commands
 from lssl_ray.demo.job import FULL, RECIPE, prepare_demo
 from lssl_ray.display import RunDisplay
 
-OBJECTIVE = "objective.weight_"
-VARIANTS: dict[str, tuple[str, dict[str, float]]] = {
-    "distillation": ("distillation only", {"align": 0, "prior": 0}),
-    "distillation_prior": ("+ uniform prior", {"align": 0}),
-    "full": ("+ alignment (the full method)", {}),
-    "category": ("full, category space only", {"distill_description": 0, "align": 0}),
-    "description": ("full, description space only", {"distill_category": 0, "align": 0}),
+VARIANTS: dict[str, tuple[str, list[str]]] = {
+    "distillation": ("distillation only", ["weight_align=0", "weight_prior=0"]),
+    "distillation_prior": ("+ uniform prior", ["weight_align=0"]),
+    "full": ("+ alignment: the full method", []),
+    "category": ("category space only", ["spaces=category"]),
+    "description": ("description space only", ["spaces=description"]),
     "prior": (
-        "prior only",
-        {"distill_category": 0, "distill_description": 0, "align": 0},
+        "uniform prior only",
+        ["weight_distill_category=0", "weight_distill_description=0", "weight_align=0"],
     ),
 }
 
@@ -39,7 +38,9 @@ VARIANTS: dict[str, tuple[str, dict[str, float]]] = {
 def main(
     seeds: Annotated[int, typer.Option(help="Seeds 0..n-1.")] = 3,
     variants: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
-    split: Annotated[str, typer.Option(help="validation, or selection for choices.")] = "validation",
+    split: Annotated[
+        str, typer.Option(help="validation, or selection for choices.")
+    ] = "validation",
     folder: Annotated[Path, typer.Option()] = Path("demo"),
     out: Annotated[Path, typer.Option()] = Path("demo/demo_gain.json"),
     overrides: Annotated[list[str] | None, typer.Option("--set")] = None,
@@ -52,7 +53,10 @@ def main(
             inputs = prepare_demo(folder.absolute(), size=FULL, seed=seed, display=display)
             for name in names:
                 started = time.monotonic()
-                settings = [f"{OBJECTIVE}{key}={value}" for key, value in VARIANTS[name][1].items()]
+                settings = [
+                    f"{'concepts' if item.startswith('spaces') else 'objective'}.{item}"
+                    for item in VARIANTS[name][1]
+                ]
                 summary = commands.train(
                     config=RECIPE,
                     overrides=[

@@ -60,14 +60,14 @@ def build_space(config: RunConfig, clip: ClipModel) -> ConceptSpace:
     """The concept space of the configured labels.
 
     Raises:
-        ConfigError: An objective needs descriptions and the labels have none.
+        ConfigError: The run needs descriptions and the labels have none.
     """
     vocabulary = load_vocabulary(Path(config.concepts.labels))
-    if config.objective.uses_descriptions and not vocabulary.has_descriptions:
+    if config.concepts.spaces != "category" and not vocabulary.has_descriptions:
         raise ConfigError(
-            f"concepts.labels={config.concepts.labels!r} has no descriptions, but the objective "
-            "uses them. Add descriptions to the file, or train on labels alone with --set "
-            "objective.weight_distill_description=0 --set objective.weight_align=0."
+            f"concepts.labels={config.concepts.labels!r} has no descriptions, but concepts.spaces="
+            f"{config.concepts.spaces} needs them. Describe the labels in the file, or train on "
+            "names alone with --set concepts.spaces=category."
         )
     return build_label_space(config, clip, vocabulary)
 
@@ -112,6 +112,7 @@ def build_train_parts(
             align=objective.weight_align,
             prior=objective.weight_prior,
         ),
+        spaces=config.concepts.spaces,
         mean=clip.mean,
         std=clip.std,
     ).to(device)

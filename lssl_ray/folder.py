@@ -21,6 +21,7 @@ from typing import Any
 from lssl_ray.config import RunConfig, dump_config, load_config
 from lssl_ray.errors import CheckpointError, ConfigError
 from lssl_ray.tracking.journal import METRICS_FILE, QUARANTINE_FILE
+from lssl_ray.training.checkpoint import list_checkpoints
 
 # Overrides that a resumed run may bring: nothing that changes what is computed.
 RESUMABLE_SECTIONS = ("cluster.", "tracking.")
@@ -85,7 +86,7 @@ def create_run_folder(config: RunConfig, *, overwrite: bool) -> tuple[RunFolder,
     config = resolve_paths(config)
     folder = RunFolder(Path(config.run.folder) / config.run.name)
     if folder.path.is_dir() and any(folder.path.iterdir()):
-        if not overwrite:
+        if not overwrite and not _never_trained(folder):
             raise CheckpointError(
                 f"{folder.path} holds a run already. Go on with it: --resume {folder.path}; "
                 "start another: --run-name OTHER; throw it away: --overwrite."
@@ -98,6 +99,13 @@ def create_run_folder(config: RunConfig, *, overwrite: bool) -> tuple[RunFolder,
         shutil.rmtree(folder.path)
     _file_config(folder, config)
     return folder, config
+
+
+def _never_trained(folder: RunFolder) -> bool:
+    """Whether a run was refused before its first step: nothing in its folder was paid for."""
+    if not folder.config.is_file() or list_checkpoints(folder.path):
+        return False
+    return not folder.metrics.exists() or folder.metrics.stat().st_size == 0
 
 
 def open_run_folder(path: Path, overrides: list[str]) -> tuple[RunFolder, RunConfig]:

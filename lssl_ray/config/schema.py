@@ -123,6 +123,9 @@ class ConceptsSection(Section):
     """The concept space to train in."""
 
     labels: str = Field(description="Label file: one per line, or YAML with descriptions.")
+    spaces: Literal["both", "category", "description"] = Field(
+        default="both", description="Where objectives act; category needs no descriptions."
+    )
     layout: Literal["pooled", "full"] = Field(
         default="pooled", description="One row per label, or one per description."
     )
@@ -141,21 +144,14 @@ class ObjectiveSection(Section):
 
     weight_distill_category: NonNegative = Field(default=1.0, description="Category distillation.")
     weight_distill_description: NonNegative = Field(
-        default=1.0, description="Description distillation; needs descriptions."
+        default=1.0, description="Description distillation."
     )
-    weight_align: NonNegative = Field(
-        default=1.0, description="Alignment of both spaces; needs descriptions."
-    )
-    weight_prior: NonNegative = Field(default=1.0, description="Uniform prior, both spaces.")
+    weight_align: NonNegative = Field(default=1.0, description="Alignment; acts with both spaces.")
+    weight_prior: NonNegative = Field(default=1.0, description="Uniform prior, each space.")
     student_temperature: Positive = Field(default=0.01, description="Divides student cosines.")
     teacher_temperature: Positive = Field(
         default=0.005, description="Divides teacher cosines; below the student's it sharpens."
     )
-
-    @property
-    def uses_descriptions(self) -> bool:
-        """Whether an objective needs the description space."""
-        return self.weight_distill_description > 0 or self.weight_align > 0
 
 
 class OptimSection(Section):

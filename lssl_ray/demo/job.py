@@ -76,9 +76,7 @@ def run_demo(
     )
 
 
-def prepare_demo(
-    folder: Path, *, size: DemoSize, seed: int, display: RunDisplay
-) -> DemoInputs:
+def prepare_demo(folder: Path, *, size: DemoSize, seed: int, display: RunDisplay) -> DemoInputs:
     """World, manifests and CLIP of a seed, made where they are missing."""
     total = size.num_train + size.num_selection + size.num_validation
     world = folder / f"world-{seed}-{total}"

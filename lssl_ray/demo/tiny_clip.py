@@ -31,7 +31,7 @@ from lssl_ray.demo.contrastive import (
     normalize_pixels,
     tokenize_captions,
 )
-from lssl_ray.demo.stills import HELD_OUT_STREAM, Stills, render_stills
+from lssl_ray.demo.stills import HELD_OUT_STREAM, TRAIN_STREAM, Stills, render_stills
 from lssl_ray.errors import ConfigError
 
 __all__ = ["MODEL_CONFIG", "TinyClipReport", "train_tiny_clip"]
@@ -145,8 +145,8 @@ def train_tiny_clip(
     out_dir: str | Path,
     *,
     seed: int = 0,
-    num_stills: int = 12000,
-    num_steps: int = 700,
+    num_stills: int = 16000,
+    num_steps: int = 1000,
     batch_size: int = 64,
     learning_rate: float = 2.0e-3,
     num_workers: int = 2,
@@ -159,12 +159,11 @@ def train_tiny_clip(
 
     Args:
         out_dir: receives `open_clip_config.json` and `open_clip_model.safetensors`.
-        seed: of stills, initial weights and batches. Equal seeds give equal weights on one machine
-            with one number of torch threads.
+        seed: of stills, weights and batches; fixes the result for a machine and thread count.
         num_stills: pictures to draw, >= batch_size.
         num_steps: optimizer updates, >= 1.
         batch_size: pictures per update, >= 2.
-        learning_rate: peak of the one-cycle schedule.
+        learning_rate: peak of AdamW's schedule; Muon's is ten times that.
         num_workers: processes that draw.
         num_held_out: clean stills, never trained on, for the report's accuracies, >= 1.
         on_progress: called with (steps done, steps in all, loss of the last step).
@@ -172,14 +171,12 @@ def train_tiny_clip(
     Raises:
         ConfigError: a count is out of range.
     """
-    _check_counts(
-        seed=seed, num_stills=num_stills, num_steps=num_steps, batch_size=batch_size,
-        num_workers=num_workers,
-    )  # fmt: skip
+    _check_counts(seed=seed, num_stills=num_stills, num_steps=num_steps, batch_size=batch_size,
+                  num_workers=num_workers)  # fmt: skip
     started = time.monotonic()
-    stills = render_stills(num_stills, seed=seed, num_workers=num_workers)
-    held_out = render_stills(
-        num_held_out, seed=seed, stream=HELD_OUT_STREAM, num_captions=1, num_workers=num_workers
+    stills, held_out = (
+        render_stills(count, seed=seed, stream=stream, num_workers=num_workers)
+        for count, stream in ((num_stills, TRAIN_STREAM), (num_held_out, HELD_OUT_STREAM))
     )
     rendered = time.monotonic()
     model, losses = _run_training(
@@ -189,16 +186,11 @@ def train_tiny_clip(
     trained = time.monotonic()
     accuracy, merged = _compute_still_accuracies(model, held_out)
     return TinyClipReport(
-        seed=seed,
-        num_stills=num_stills,
-        num_steps=num_steps,
+        seed=seed, num_stills=num_stills, num_steps=num_steps,
         final_loss=sum(losses[-20:]) / len(losses[-20:]),
-        still_accuracy=accuracy,
-        still_accuracy_merged=merged,
-        size_bytes=_save_model(model, out_dir=Path(out_dir)),
-        render_seconds=rendered - started,
-        train_seconds=trained - rendered,
-    )
+        still_accuracy=accuracy, still_accuracy_merged=merged, size_bytes=_save_model(model, out_dir=Path(out_dir)),
+        render_seconds=rendered - started, train_seconds=trained - rendered,
+    )  # fmt: skip
 
 
 def _main() -> None:
@@ -206,8 +198,8 @@ def _main() -> None:
     parser.add_argument("--out", required=True, help="folder for weights and configuration")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--stills", type=int, default=12000)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--stills", type=int, default=16000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--learning-rate", type=float, default=2.0e-3)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -58,6 +58,11 @@ def compare_zero_shot(table: FeatureTable, manifest: Manifest, space: ConceptSpa
     Raises:
         DataError: Videos without labels, or labels the space does not know.
     """
+    if not table.video_ids:
+        raise DataError(
+            f"None of {len(table.failures)} evaluation videos could be decoded; quarantine.jsonl "
+            "has the reasons."
+        )
     truth_by_id = {record.video_id: record.label for record in manifest.records()}
     truth = require_labels([truth_by_id[video_id] for video_id in table.video_ids])
     results = {

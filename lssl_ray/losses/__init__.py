@@ -6,6 +6,12 @@ schedules: temperatures, weights and the mean over workers are arguments.
 
 from lssl_ray.losses.concept_alignment import concept_alignment
 from lssl_ray.losses.concept_distillation import concept_distillation
+from lssl_ray.losses.scores import compute_concept_scores
 from lssl_ray.losses.uniform_prior import uniform_prior
 
-__all__ = ["concept_alignment", "concept_distillation", "uniform_prior"]
+__all__ = [
+    "compute_concept_scores",
+    "concept_alignment",
+    "concept_distillation",
+    "uniform_prior",
+]

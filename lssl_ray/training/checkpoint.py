@@ -9,7 +9,7 @@
         rng_rank_0.safetensors   random state of each worker
         progress.json            how far the run is
         run_config.yaml          what it was trained with
-        checkpoint.json          version, and size and SHA-256 of the files above; written last
+        checkpoint.json          version, and size and SHA-256 of rank 0's files; written last
 
 Schedules are functions of the step and need no state.
 """
@@ -59,7 +59,6 @@ def write_checkpoint(
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": _file_digest(path)}
         for path in sorted(folder.iterdir())
-        if not path.name.startswith("rng_")
     }
     index = {"version": FORMAT_VERSION, "files": files}
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2))
@@ -188,6 +187,13 @@ def _restore_optimizer(
         # AdamW keeps its step counts on the CPU, whatever the device.
         device = torch.device("cpu") if key == "step" else parameters[name].device
         optimizer.state[parameters[name]][key] = value.to(device)
+    trained = {parameter for parameter in parameters.values() if parameter.requires_grad}
+    missing = len(trained - optimizer.state.keys())
+    if missing and tensors:  # a run whose first clips all failed has no state yet
+        raise CheckpointError(
+            f"optimizer.safetensors lacks the state of {missing} trained parameters; it belongs "
+            "to another configuration."
+        )
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -93,9 +93,11 @@ class LocalContext:
         try:
             write(staging)
             target = self._folder / name
-            shutil.rmtree(target, ignore_errors=True)
+            if target.exists():  # written before, then found damaged, so the steps were done again
+                os.replace(target, staging.with_suffix(".replaced"))
             os.replace(staging, target)
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            for leftover in (staging, staging.with_suffix(".replaced")):
+                shutil.rmtree(leftover, ignore_errors=True)
         for old in list_checkpoints(self._folder.parent)[: -self._num_to_keep]:
             shutil.rmtree(old)

@@ -6,7 +6,7 @@ at the same step and no collective is left waiting.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lssl_ray.errors import DataError, TrainingError
+from lssl_ray.errors import DataError
 from lssl_ray.model.teacher import update_teacher
 from lssl_ray.training.checkpoint import (
     checkpoint_name,
@@ -26,6 +26,12 @@ from lssl_ray.training.optimizer import compute_gradient_norms, set_rates
 from lssl_ray.training.schedules import Schedule
 from lssl_ray.training.task import LssTask, Temperatures
 from lssl_ray.training.window import MetricWindow
+from lssl_ray.training.workers import (
+    StepCounts,
+    build_weighted_mean,
+    check_finite,
+    sum_counts,
+)
 from lssl_ray.types import ClipBatch, Progress, StepOutput
 
 MIN_CLIPS_FOR_BUDGET = 50
@@ -109,7 +115,7 @@ def run_loop(
     while progress.step < settings.stop_at_step:
         started = time.perf_counter()
         batch, wait_seconds = _next_batch(feed, progress, settings)
-        counts = _sum_counts(batch, context)
+        counts = sum_counts(batch, context)
         if counts.clips:
             values = _compute_values(schedules, progress.step)
             output, norms = _run_step(
@@ -130,13 +136,6 @@ def run_loop(
         if progress.step % settings.checkpoint_every == 0 or last:
             _save(task, optimizer, progress, settings, context)
     return progress
-
-
-@dataclass(frozen=True)
-class _Counts:
-    clips: int  # over all workers
-    failed: int
-    local_share: float  # this worker's clips over the mean of all workers
 
 
 def _next_batch(
@@ -161,15 +160,6 @@ def _timed(batches: Iterator[ClipBatch]) -> Iterator[tuple[ClipBatch, float]]:
         yield batch, time.perf_counter() - started
 
 
-def _sum_counts(batch: ClipBatch, context: TrainContext) -> _Counts:
-    local = torch.tensor(
-        [batch.num_clips, len(batch.failures)], dtype=torch.float64, device=context.device
-    )
-    clips, failed = context.all_reduce_sum(local).tolist()
-    share = batch.num_clips * context.world_size / clips if clips else 0.0
-    return _Counts(clips=int(clips), failed=int(failed), local_share=share)
-
-
 def _compute_values(schedules: Schedules, step: int) -> dict[str, float]:
     return {name: schedule(step) for name, schedule in vars(schedules).items()}
 
@@ -180,7 +170,7 @@ def _run_step(
     optimizer: torch.optim.Optimizer,
     batch: ClipBatch,
     values: Mapping[str, float],
-    counts: _Counts,
+    counts: StepCounts,
     step: int,
     settings: LoopSettings,
     context: TrainContext,
@@ -203,32 +193,15 @@ def _run_step(
                 student=values["student_temperature"], teacher=values["teacher_temperature"]
             ),
             clip_share=counts.local_share,
-            all_reduce_mean=_weighted_mean(counts, context),
+            all_reduce_mean=build_weighted_mean(counts, context),
         )
     output.loss.backward()
     norms = compute_gradient_norms(optimizer)
     total = torch.nn.utils.clip_grad_norm_(task.student.parameters(), settings.gradient_clip)
-    _check_finite(output.loss.detach(), total, step, context)
+    check_finite(output.loss.detach(), total, step, context)
     optimizer.step()
     update_teacher(task.teacher, task.student, momentum=values["momentum"])
     return output, {**norms, "total": total}
-
-
-def _weighted_mean(counts: _Counts, context: TrainContext) -> Callable[[Tensor], Tensor] | None:
-    """Mean over workers weighted by their clips, whose gradient is right after DDP's average.
-
-    The value is the global mean. The gradient goes through this worker's own part only, so no
-    collective runs in the backward pass; DDP's mean over workers then adds the parts up.
-    """
-    if context.world_size == 1:
-        return None
-
-    def mean(local: Tensor) -> Tensor:
-        weighted = local * (counts.local_share / context.world_size)
-        total = context.all_reduce_sum(weighted.detach().clone())
-        return total + context.world_size * (weighted - weighted.detach())
-
-    return mean
 
 
 def _stand_in(batch: ClipBatch, task: LssTask) -> ClipBatch:
@@ -252,23 +225,8 @@ def _stand_in(batch: ClipBatch, task: LssTask) -> ClipBatch:
     )
 
 
-def _check_finite(loss: Tensor, norm: Tensor, step: int, context: TrainContext) -> None:
-    """Stop before the update, on all workers alike, when any has a non-finite number."""
-    bad = torch.zeros(context.world_size, dtype=torch.float64, device=context.device)
-    bad[context.rank] = float(not (torch.isfinite(loss) and torch.isfinite(norm)))
-    bad = context.all_reduce_sum(bad)
-    if bad.any():
-        ranks = bad.nonzero().flatten().tolist()
-        raise TrainingError(
-            f"Non-finite loss or gradient at step {step + 1} on rank(s) {ranks} (rank "
-            f"{context.rank}: loss {loss.item()}, gradient norm {norm.item()}). Nothing was "
-            "updated. Lower optim.learning_rate, raise objective.student_temperature, or use "
-            "precision float32; resume goes on from the last checkpoint."
-        )
-
-
 def _advance(
-    progress: Progress, counts: _Counts, settings: LoopSettings, *, seconds: float, wait: float
+    progress: Progress, counts: StepCounts, settings: LoopSettings, *, seconds: float, wait: float
 ) -> Progress:
     done = min(progress.positions_done + settings.positions_per_step, settings.num_positions)
     return Progress(

@@ -16,7 +16,7 @@ def cosine(start: float, end: float, *, num_steps: int, warmup_steps: int = 0) -
 
     Args:
         start: Value when the warm-up is over.
-        end: Value at step `num_steps - 1` and after.
+        end: Value at step `num_steps - 1` and after (unless the warm-up ends only there).
         num_steps: Steps of the run, >= 1.
         warmup_steps: Steps of the linear part, below `num_steps`; step 0 has
             `start / warmup_steps`.

@@ -6,16 +6,24 @@ https://arxiv.org/abs/2307.10922). Plain torch; knows no data path, schedule own
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lssl_ray.losses import concept_alignment, concept_distillation, uniform_prior
+from lssl_ray.losses import (
+    compute_concept_scores,
+    concept_alignment,
+    concept_distillation,
+    uniform_prior,
+)
 from lssl_ray.model.space_time import VideoEncoder
 from lssl_ray.training.augment import augment_views
 from lssl_ray.training.monitors import compute_monitors
 from lssl_ray.types import ClipBatch, StepOutput
+
+Spaces = Literal["both", "category", "description"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +34,6 @@ class LossWeights:
     distill_description: float
     align: float
     prior: float
-
-    @property
-    def use_descriptions(self) -> bool:
-        """Whether anything but the prior needs the description space."""
-        return self.distill_description > 0 or self.align > 0
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,11 @@ class LssTask(nn.Module):
     Args:
         student: Trained.
         teacher: Never trained here; always in evaluation mode.
-        categories: Unit-length rows [n, E].
-        descriptions: Unit-length rows [n or m, E], or None to leave that space out.
+        categories: Unit-length rows [n, E]; always there, because health is measured on them.
+        descriptions: Unit-length rows [n or m, E]; None leaves that space out.
         link: 0/1 matrix [n, m] of the full layout, or None.
         weights: Factors of the objectives.
+        spaces: Where objectives act: in `both` spaces, or in one; alignment needs both.
         mean: CLIP's per-channel pixel mean.
         std: CLIP's per-channel pixel standard deviation.
     """
@@ -68,14 +72,15 @@ class LssTask(nn.Module):
         descriptions: Float[Tensor, "m embedding"] | None,
         link: Float[Tensor, "n m"] | None,
         weights: LossWeights,
+        spaces: Spaces = "both",
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
     ) -> None:
         super().__init__()
-        if weights.use_descriptions and descriptions is None:
+        if spaces != "category" and descriptions is None:
             raise ValueError(
-                "Distillation over descriptions and alignment need a description space; give the "
-                "labels descriptions, or set these two weights to 0."
+                f"spaces={spaces!r} needs a description space; give the labels descriptions, or "
+                "train with spaces='category'."
             )
         self.student = student
         self.teacher = teacher.eval()
@@ -83,6 +88,7 @@ class LssTask(nn.Module):
         self.register_buffer("descriptions", descriptions)
         self.register_buffer("link", link)
         self.weights = weights
+        self.spaces = spaces
         self.mean, self.std = mean, std
 
     def train(self, mode: bool = True) -> "LssTask":
@@ -156,34 +162,37 @@ class LssTask(nn.Module):
             "student_temperature": temperatures.student,
             "teacher_temperature": temperatures.teacher,
         }
-        student_only = {"student_temperature": temperatures.student}
-        student_category = student_features @ self.categories.T  # [V, B, n]
-        teacher_category = teacher_features @ self.categories.T  # [G, B, n]
-        terms, priors = {}, {}
-        terms["distill_category"] = concept_distillation(student_category, teacher_category, **both)
-        priors["prior_category"] = uniform_prior(
-            student_category, **student_only, all_reduce_mean=all_reduce_mean
-        )
-        if self.descriptions is not None:
-            student_description = student_features @ self.descriptions.T  # [V, B, m]
-            teacher_description = teacher_features @ self.descriptions.T
-            terms["distill_description"] = concept_distillation(
-                student_description, teacher_description, **both
+        matrices = {"category": self.categories, "description": self.descriptions}
+        names = matrices if self.spaces == "both" else (self.spaces,)
+        student_scores, teacher_scores, terms, priors = {}, {}, {}, {}
+        for name in names:
+            matrix = matrices[name]
+            assert matrix is not None
+            student_scores[name] = compute_concept_scores(student_features, matrix)  # [V, B, K]
+            teacher_scores[name] = compute_concept_scores(teacher_features, matrix)  # [G, B, K]
+            terms[f"distill_{name}"] = concept_distillation(
+                student_scores[name], teacher_scores[name], **both
             )
+            priors[f"prior_{name}"] = uniform_prior(
+                student_scores[name],
+                student_temperature=temperatures.student,
+                all_reduce_mean=all_reduce_mean,
+            )
+        if self.spaces == "both":
             terms["align"] = concept_alignment(
-                student_category,
-                student_description,
-                teacher_category,
-                teacher_description,
+                student_scores["category"],
+                student_scores["description"],
+                teacher_scores["category"],
+                teacher_scores["description"],
                 link=self.link,
                 **both,
             )
-            priors["prior_description"] = uniform_prior(
-                student_description, **student_only, all_reduce_mean=all_reduce_mean
+        with torch.no_grad():
+            monitors = compute_monitors(
+                student_features @ self.categories.T,
+                teacher_features @ self.categories.T,
+                temperature=temperatures.student,
             )
-        monitors = compute_monitors(
-            student_category.detach(), teacher_category, temperature=temperatures.student
-        )
         return terms, priors, monitors
 
     def _prepare(self, views: Tensor, augmentation: Tensor) -> Tensor:
