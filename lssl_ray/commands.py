@@ -2,8 +2,8 @@
 
 import json
 import logging
+import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -209,22 +209,29 @@ def _describe_index(report: IndexReport, out: Path) -> list[str]:
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Library talk goes to the run's log, warnings of ours to the person as well."""
+    """Library talk goes to the run's log, warnings of ours to the person as well.
+
+    Ray's native code writes to the process' standard error, past Python: that, too, is moved to
+    the log, while our own warnings keep the person's.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    persons_stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(file)
-    ours = logging.getLogger("lssl_ray")
-    shown = logging.StreamHandler(sys.stderr)
+    shown = logging.StreamHandler(persons_stderr)
     shown.setLevel(logging.WARNING)
+    root, ours = logging.getLogger(), logging.getLogger("lssl_ray")
+    root.addHandler(file)
     ours.addHandler(shown)
+    os.dup2(file.stream.fileno(), 2)
     try:
         yield
     finally:
+        os.dup2(persons_stderr.fileno(), 2)
         root.removeHandler(file)
         ours.removeHandler(shown)
         file.close()
+        persons_stderr.close()
 
 
 @contextmanager

@@ -44,11 +44,6 @@ class Action:
     anchor: Anchor = "feet"
     reversed_of: str = ""
 
-    @property
-    def slug(self) -> str:
-        """The label as a folder name."""
-        return self.label.replace(" ", "_").replace("-", "_")
-
 
 def _no_props(phase: float, joints: Joints) -> tuple[Prop, ...]:
     return ()

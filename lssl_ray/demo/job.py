@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lssl_ray import commands
-from lssl_ray.demo.tiny_clip import unpack_tiny_clip
+from lssl_ray.demo.packed_clip import unpack_tiny_clip
 from lssl_ray.demo.world import SPLITS, render_world
 from lssl_ray.display import RunDisplay
 

@@ -67,7 +67,7 @@ def render_stills(
     seed: int,
     stream: int = TRAIN_STREAM,
     num_captions: int = 4,
-    name_share: float = 0.35,
+    name_share: float = 0.1,
     num_workers: int = 2,
 ) -> Stills:
     """Draw single pictures and write their captions, in worker processes.

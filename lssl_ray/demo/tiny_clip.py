@@ -146,7 +146,7 @@ def train_tiny_clip(
     *,
     seed: int = 0,
     num_stills: int = 16000,
-    num_steps: int = 1000,
+    num_steps: int = 1200,
     batch_size: int = 64,
     learning_rate: float = 2.0e-3,
     num_workers: int = 2,
@@ -187,8 +187,8 @@ def train_tiny_clip(
     accuracy, merged = _compute_still_accuracies(model, held_out)
     return TinyClipReport(
         seed=seed, num_stills=num_stills, num_steps=num_steps,
-        final_loss=sum(losses[-20:]) / len(losses[-20:]),
-        still_accuracy=accuracy, still_accuracy_merged=merged, size_bytes=_save_model(model, out_dir=Path(out_dir)),
+        final_loss=float(np.mean(losses[-20:])), still_accuracy=accuracy,
+        still_accuracy_merged=merged, size_bytes=_save_model(model, out_dir=Path(out_dir)),
         render_seconds=rendered - started, train_seconds=trained - rendered,
     )  # fmt: skip
 
@@ -199,7 +199,7 @@ def _main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--stills", type=int, default=16000)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--learning-rate", type=float, default=2.0e-3)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -119,7 +119,7 @@ def _compute_phases(
 def _compute_video_path(*, seed: int, split: str, index: int, action: Action) -> str:
     # A digest, so that neither a train file's name nor its order tells the action.
     name = hashlib.sha256(f"{seed}/{split}/{index}".encode()).hexdigest()[:12] + ".mp4"
-    return f"{split}/{name}" if split == "train" else f"{split}/{action.slug}/{name}"
+    return f"{split}/{name}" if split == "train" else f"{split}/{action.label}/{name}"
 
 
 def render_video(out_dir: str | Path, *, seed: int, split: str, index: int) -> VideoFacts:

@@ -186,10 +186,13 @@ def test_killed_driver_leaves_no_process_and_resumes_in_the_same_mlflow_run(
     run.process.send_signal(signal.SIGKILL)
     run.process.wait()
     assert count_rows(folder) < NUM_STEPS, "the driver was killed too late to prove anything"
-    _, alive = psutil.wait_procs(descendants, timeout=60)
-    assert alive == []
+    # Ray's own small agents look for their node only now and then; the rest must go at once.
+    agents = [process for process in descendants if "Agent" in process.name()]
+    workers = [process for process in descendants if process not in agents]
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
     (before,) = read_tracked(workplace, "driver-killed")
     start("--resume", "driver-killed").wait()
+    assert psutil.wait_procs(agents, timeout=120)[1] == []
     check_same_training(folder, local_run)
     (after,) = read_tracked(workplace, "driver-killed")
     assert after.info.run_id == before.info.run_id and after.info.status == "FINISHED"

@@ -109,7 +109,7 @@ def test_render_world_only_held_back_videos_carry_labels(tmp_path: Path) -> None
     ]
     assert sorted(drawn) != drawn
     folders = {path.parent.name for path in tmp_path.glob("selection/*/*.mp4")}
-    assert folders == {action.slug for action in ACTIONS}
+    assert folders == {action.label for action in ACTIONS}
 
 
 def test_render_world_into_used_folder_raises(tmp_path: Path) -> None:
@@ -129,11 +129,10 @@ def test_render_world_impossible_count_raises(tmp_path: Path, change: dict[str, 
         render_world(tmp_path, **change)  # type: ignore[arg-type]
 
 
-def test_actions_labels_and_folders_are_unique() -> None:
+def test_actions_labels_are_unique_and_can_name_folders() -> None:
     assert len(ACTIONS) >= 12
     assert len({action.label for action in ACTIONS}) == len(ACTIONS)
-    assert len({action.slug for action in ACTIONS}) == len(ACTIONS)
-    assert all(action.slug.replace("_", "").isalnum() for action in ACTIONS)
+    assert all("/" not in action.label for action in ACTIONS)
 
 
 @pytest.mark.parametrize("phase", [0.0, 0.2, 0.5, 0.77, 1.0])
@@ -149,7 +148,7 @@ def test_actions_reversed_pairs_share_every_frame(phase: float) -> None:
         assert there.points == pytest.approx(here.points)
 
 
-@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.slug)
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.label)
 def test_actions_every_phase_moves_smoothly(action: Action) -> None:
     poses = np.array([compute_pose(action, phase=phase) for phase in np.linspace(0, 1, 201)])
     angles, lifts = poses[:, :-1], poses[:, -1]
@@ -160,7 +159,7 @@ def test_actions_every_phase_moves_smoothly(action: Action) -> None:
         np.testing.assert_allclose(poses[0], poses[-1])
 
 
-@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.slug)
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.label)
 def test_joints_any_pose_rests_on_the_floor(action: Action) -> None:
     for phase in np.linspace(0, 1, 11):
         pose = compute_pose(action, phase=float(phase))
