@@ -216,21 +216,22 @@ def _logging_to(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     persons_stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
-    file = logging.FileHandler(path, encoding="utf-8")
+    log = path.open("a", encoding="utf-8")
+    file = logging.StreamHandler(log)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     shown = logging.StreamHandler(persons_stderr)
     shown.setLevel(logging.WARNING)
     root, ours = logging.getLogger(), logging.getLogger("lssl_ray")
     root.addHandler(file)
     ours.addHandler(shown)
-    os.dup2(file.stream.fileno(), 2)
+    os.dup2(log.fileno(), 2)
     try:
         yield
     finally:
         os.dup2(persons_stderr.fileno(), 2)
         root.removeHandler(file)
         ours.removeHandler(shown)
-        file.close()
+        log.close()
         persons_stderr.close()
 
 

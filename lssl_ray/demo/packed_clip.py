@@ -61,9 +61,9 @@ def compute_used_rows(num_stills: int = 4000) -> torch.Tensor:
     texts = [text for name, phrases in labels["labels"].items() for text in (name, *phrases)]
     texts += ["a photo of a person.", "a video of a person.", "a person is."]
     captions = render_stills(num_stills, seed=0).captions
-    return torch.unique(
-        tokenize_captions([*texts, *(text for group in captions for text in group)])
-    )
+    texts += [text for group in captions for text in group]
+    rows: torch.Tensor = tokenize_captions(texts).unique(sorted=True)
+    return rows
 
 
 if __name__ == "__main__":
