@@ -27,8 +27,8 @@ def compute_concept_scores(
         )
     for name, rows in (("features", features), ("concepts", concepts)):
         worst = (rows.detach().norm(dim=-1) - 1).abs().max()
-        # Not-a-number passes: the loop stops on it, naming step and worker.
-        if worst > UNIT_TOLERANCE:
+        # Non-finite ones pass: the loop stops on them, naming step and worker.
+        if UNIT_TOLERANCE < worst < float("inf"):
             raise ValueError(
                 f"The length of {name} is off 1 by up to {worst.item():.3g} (allowed: "
                 f"{UNIT_TOLERANCE}); normalise them before scoring."

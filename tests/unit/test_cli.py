@@ -90,7 +90,8 @@ def test_train_typo_is_refused_with_a_suggestion_and_makes_nothing(
 def test_train_name_is_a_text_even_when_it_looks_like_a_number(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    create_run_folder(load_config(recipe_file, ["run.name='1e3'"]), overwrite=False)
+    folder, _ = create_run_folder(load_config(recipe_file, ["run.name='1e3'"]), overwrite=False)
+    folder.metrics.write_text('{"step": 1}\n')
     message = refuse("train", "--local", "--config", recipe_file, "--run-name", "1e3")
     assert str(tmp_path / "runs" / "1e3") in message
     for way_out in ("--resume", "--run-name", "--overwrite"):

@@ -22,12 +22,21 @@ def test_create_new_run_files_its_configuration(build_config: BuildConfig) -> No
 
 def test_create_existing_run_is_refused_and_untouched(build_config: BuildConfig) -> None:
     folder, _ = create_run_folder(build_config("run.seed=1"), overwrite=False)
+    folder.metrics.write_text('{"step": 1}\n')
     before = folder.config.read_bytes()
     with pytest.raises(CheckpointError) as caught:
         create_run_folder(build_config("run.seed=2"), overwrite=False)
     for way_out in ("--resume", "--run-name", "--overwrite"):
         assert way_out in str(caught.value)
     assert folder.config.read_bytes() == before
+
+
+def test_create_over_a_run_refused_before_its_first_step_is_taken(
+    build_config: BuildConfig,
+) -> None:
+    create_run_folder(build_config("run.seed=1"), overwrite=False)
+    _, config = create_run_folder(build_config("run.seed=2"), overwrite=False)
+    assert config.run.seed == 2
 
 
 def test_create_over_an_empty_folder_is_taken(build_config: BuildConfig) -> None:

@@ -15,7 +15,7 @@ from lssl_ray.model.teacher import build_teacher
 from lssl_ray.training.context import LocalContext
 from lssl_ray.training.loop import LoopSettings, Schedules
 from lssl_ray.training.schedules import constant, cosine
-from lssl_ray.training.task import LossWeights, LssTask, Temperatures
+from lssl_ray.training.task import LossWeights, LssTask, Spaces, Temperatures
 from lssl_ray.types import ClipBatch, ClipFailure
 
 TEMPERATURES = Temperatures(student=0.3, teacher=0.2)
@@ -46,6 +46,7 @@ def build_task(
     weights: LossWeights = ALL_WEIGHTS,
     full: bool = False,
     describe: bool = True,
+    spaces: Spaces = "both",
     encoder_type: type[VideoEncoder] = VideoEncoder,
 ) -> LssTask:
     """A task whose student and teacher already differ, in time and space."""
@@ -65,6 +66,7 @@ def build_task(
         else None,
         link=build_link() if full and describe else None,
         weights=weights,
+        spaces=spaces,
         mean=MEAN,
         std=STD,
     )

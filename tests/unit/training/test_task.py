@@ -118,8 +118,8 @@ def test_task_zero_weights_remove_terms(tiny_clip: ClipModel, weights: LossWeigh
 
 
 def test_task_without_descriptions_has_category_terms_only(tiny_clip: ClipModel) -> None:
-    weights = LossWeights(distill_category=1.0, distill_description=0.0, align=0.0, prior=1.0)
-    task = lss_parts.build_task(tiny_clip, weights=weights, describe=False)
+    weights = LossWeights(distill_category=1.0, distill_description=1.0, align=1.0, prior=1.0)
+    task = lss_parts.build_task(tiny_clip, weights=weights, describe=False, spaces="category")
     output = task(lss_parts.draw_batch(2, seed=0), temperatures=lss_parts.TEMPERATURES)
     assert output.terms.keys() == {"distill_category", "prior_category", "total"}
     torch.testing.assert_close(
@@ -127,7 +127,13 @@ def test_task_without_descriptions_has_category_terms_only(tiny_clip: ClipModel)
     )
 
 
-def test_task_description_weights_without_descriptions_are_refused(tiny_clip: ClipModel) -> None:
+def test_task_in_description_space_has_its_terms_only(tiny_clip: ClipModel) -> None:
+    task = lss_parts.build_task(tiny_clip, spaces="description")
+    output = task(lss_parts.draw_batch(2, seed=0), temperatures=lss_parts.TEMPERATURES)
+    assert output.terms.keys() == {"distill_description", "prior_description", "total"}
+
+
+def test_task_description_space_without_descriptions_is_refused(tiny_clip: ClipModel) -> None:
     with pytest.raises(ValueError, match="description"):
         lss_parts.build_task(tiny_clip, describe=False)
 
