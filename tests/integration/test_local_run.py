@@ -83,6 +83,8 @@ class Workplace:
             text=True,
             cwd=self.folder,
             start_new_session=True,
+            # A suite started in the background has SIGINT ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:
             try:
                 yield process
