@@ -11,8 +11,8 @@ How hard it is, so that nobody need guess:
   length (1-4 s), compression (CRF 22-38), figure scale, place, colours, thickness, lighting, noise,
   background, clutter, distractors and camera shake: `conditions.VIDEO` holds the ranges.
 * Train, selection and validation follow the same distribution with disjoint random draws.
-  Train files carry no label, neither in folder nor in name. The world was tuned with selection
-  videos only; validation has never been used for a choice.
+  Train files carry no label, neither in folder nor in name. The difficulty was
+  chosen on selection videos, with the gain of adaptation in view: docs/demo_gain.md tells how.
 """
 
 import argparse
