@@ -12,6 +12,7 @@ Writes docs/demo_gain.md's table to --out, and every run's summary below --folde
 import json
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -41,16 +42,21 @@ def main(
     split: Annotated[
         str, typer.Option(help="validation, or selection for choices.")
     ] = "validation",
+    selection_videos: Annotated[
+        int, typer.Option(help="Selection videos per seed; a choice between settings wants many.")
+    ] = FULL.num_selection,
+    first_seed: Annotated[int, typer.Option(help="Seeds count from here.")] = 0,
     folder: Annotated[Path, typer.Option()] = Path("demo"),
     out: Annotated[Path, typer.Option()] = Path("demo/demo_gain.json"),
     overrides: Annotated[list[str] | None, typer.Option("--set")] = None,
 ) -> None:
     names = list(VARIANTS) if variants == "all" else variants.split(",")
+    size = replace(FULL, num_selection=selection_videos)
     console = Console()
     results: dict[str, list[dict[str, float]]] = {}
     with RunDisplay(console) as display:
-        for seed in range(seeds):
-            inputs = prepare_demo(folder.absolute(), size=FULL, seed=seed, display=display)
+        for seed in range(first_seed, first_seed + seeds):
+            inputs = prepare_demo(folder.absolute(), size=size, seed=seed, display=display)
             for name in names:
                 started = time.monotonic()
                 settings = [

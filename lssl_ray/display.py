@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+COUNT_LINE_SECONDS = 10.0
+
 
 class RunDisplay:
     """Phases, training progress with ETA, and result tables.
@@ -23,6 +25,7 @@ class RunDisplay:
         self._live: Progress | None = None
         self._task: TaskID | None = None
         self._first: tuple[int, float] | None = None
+        self._last_count: float | None = None
 
     def __enter__(self) -> "RunDisplay":
         return self
@@ -38,11 +41,16 @@ class RunDisplay:
     def show_phase(self, text: str) -> None:
         """A new part of the run begins."""
         self._stop_live()
-        self._first = None
+        self._first = self._last_count = None
         self._console.print(f"[bold]{text}[/bold]", highlight=False)
 
     def show_count(self, done: int, total: int, text: str) -> None:
-        """Progress of something that is counted."""
+        """Progress of something that is counted; without a terminal a line now and then."""
+        if not self._console.is_terminal and done < total:
+            now = time.monotonic()
+            if self._last_count is not None and now - self._last_count < COUNT_LINE_SECONDS:
+                return
+            self._last_count = now
         self._show(done, total, text)
 
     def show_row(self, row: Mapping[str, Any]) -> None:

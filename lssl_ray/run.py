@@ -1,11 +1,8 @@
 """A whole run, whatever the engine: concept space, tracking, training, before and after."""
 
 import json
-import logging
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,14 +19,11 @@ from lssl_ray.model.clip import ClipModel
 from lssl_ray.pictures import draw_contact_sheet, draw_curves, draw_zero_shot
 from lssl_ray.summary import build_summary, find_git_commit
 from lssl_ray.tracking.base import NullTracker, Tracker
-from lssl_ray.tracking.journal import Journal, JournalFollower, read_rows
+from lssl_ray.tracking.following import closing_honestly, following
+from lssl_ray.tracking.journal import Journal, read_rows
 from lssl_ray.training.checkpoint import find_latest_checkpoint
 from lssl_ray.types import Progress
 from lssl_ray.video.manifest import Manifest, load_manifest
-
-logger = logging.getLogger(__name__)
-
-POLL_SECONDS = 0.5
 
 
 class Display(Protocol):
@@ -73,7 +67,7 @@ def execute_run(
             f"{folder.quarantine}); index other folders."
         )
     tracker = open_tracker(config, folder, manifest_digest=manifest.digest())
-    with _closing(tracker):
+    with closing_honestly(tracker):
         engine = open_engine(config)
         try:
             progress = _train(config, folder, usable, space, engine, tracker, display)
@@ -197,48 +191,8 @@ def _train(
 ) -> Progress:
     display.show_phase("Training")
     job = TrainJob(config=config, run_folder=folder.path, manifest=manifest, space=space)
-    with _following(folder, tracker, display):
+    with following(folder.metrics, tracker, on_row=display.show_row):
         return engine.train(job)
-
-
-@contextmanager
-def _following(folder: RunFolder, tracker: Tracker, display: Display) -> Iterator[None]:
-    """Copy journal rows to the tracker and the display while training runs elsewhere."""
-    follower = JournalFollower(folder.metrics, after_step=tracker.last_step)
-    done = threading.Event()
-
-    def copy_rows() -> None:
-        rows = follower.read_new()
-        if rows:
-            tracker.log_rows(rows)
-        for row in rows:
-            display.show_row(row)
-
-    def follow() -> None:
-        while not done.wait(POLL_SECONDS):
-            copy_rows()
-
-    thread = threading.Thread(target=follow, name="journal-follower", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        copy_rows()
-
-
-@contextmanager
-def _closing(tracker: Tracker) -> Iterator[None]:
-    """End the tracked run honestly when the run does not end by itself."""
-    try:
-        yield
-    except Exception:
-        tracker.finish("FAILED")
-        raise
-    except BaseException:  # Ctrl-C or a terminated job
-        tracker.finish("KILLED")
-        raise
 
 
 def _quarantine_indexed(manifest: Manifest, folder: RunFolder) -> None:

@@ -80,7 +80,13 @@ def validate_config(data: dict[str, Any]) -> RunConfig:
         # JSON mode: lists become tuples, yet 8.0 is no integer and "1" no number.
         return RunConfig.model_validate_json(json.dumps(sections | data))
     except ValidationError as error:
-        raise ConfigError(_describe(error)) from error
+        lines = _describe(error)
+        lines += _describe_combinations(sections | data, error, told=lines)
+        plural = "s" if len(lines) > 1 else ""
+        listed = "\n".join(f"  {line}" for line in lines)
+        raise ConfigError(
+            f"{len(lines)} problem{plural} in the configuration:\n{listed}"
+        ) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"The configuration holds a value YAML can't mean: {error}.") from error
 
@@ -149,6 +155,8 @@ class _Dumper(yaml.SafeDumper):
     """Quotes the texts that `_Loader` would read as something else, such as a run named 1e3."""
 
 
+# Stands for a missing path or name; a local CLIP asks for nothing else.
+_PLACEHOLDER = "local-dir:missing"
 _FLOAT, _TIMESTAMP = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
 _EXPONENT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 _Loader.yaml_implicit_resolvers = {
@@ -159,7 +167,7 @@ _Loader.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+0123456789."))
 _Dumper.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+0123456789."))
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
@@ -173,9 +181,37 @@ def _describe(error: ValidationError) -> str:
             lines.extend(str(item["ctx"]["error"]).splitlines())
         else:
             lines.append(f"{key}: {item['msg']} (got {item['input']!r})")
-    plural = "s" if len(lines) > 1 else ""
-    listed = "\n".join(f"  {line}" for line in lines)
-    return f"{len(lines)} problem{plural} in the configuration:\n{listed}"
+    return lines
+
+
+def _describe_combinations(
+    data: dict[str, Any], error: ValidationError, *, told: Sequence[str]
+) -> list[str]:
+    """Impossible combinations among the valid fields.
+
+    They are only looked for once every field is valid, so the invalid ones step aside for their
+    defaults; what a combination says of such a field is not worth telling.
+    """
+    rest = json.loads(json.dumps(data))
+    wrong = []
+    for item in error.errors():
+        path = [str(part) for part in item["loc"] if isinstance(part, str)]
+        if not path:
+            return []
+        wrong.append(".".join(path))
+        section = rest
+        for part in path[:-1]:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section.pop(path[-1], None)
+            if item["type"] == "missing":
+                section[path[-1]] = _PLACEHOLDER
+    try:
+        RunConfig.model_validate_json(json.dumps(rest))
+    except ValidationError as second:
+        lines = [line for line in _describe(second) if line not in told]
+        return [line for line in lines if not any(key in line for key in wrong)]
+    return []
 
 
 def _suggest(location: Sequence[int | str]) -> str:

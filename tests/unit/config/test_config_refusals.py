@@ -131,6 +131,25 @@ def test_load_impossible_combinations_are_told_at_once(tmp_path: Path) -> None:
     assert len(lines) == 3
 
 
+def test_load_impossible_combinations_are_told_beside_wrong_values(tmp_path: Path) -> None:
+    heading, *lines = refuse(
+        tmp_path, "run.seed=-1", "optim.epoch=2", "cluster.num_workers=3", "clip.precision=bf16",
+        "cluster.use_gpu=maybe",
+    )  # fmt: skip
+    assert heading.startswith("4 problems")
+    keys = [line.split(":")[0].strip() for line in lines]
+    # bf16 may be fine with the GPU that the misspelt value meant.
+    assert keys == ["run.seed", "optim.epoch", "cluster.use_gpu", "optim.clips_per_step"]
+
+
+def test_load_missing_values_hide_no_combination() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["views.local.area=[0.9,0.4]"])
+    heading, *lines = str(caught.value).splitlines()
+    assert heading.startswith("4 problems")
+    assert lines[-1].split(":")[0].strip() == "views.local.area"
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
