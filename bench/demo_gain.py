@@ -12,6 +12,7 @@ Writes docs/demo_gain.md's table to --out, and every run's summary below --folde
 import json
 import statistics
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -20,24 +21,34 @@ import typer
 from rich.console import Console
 
 from lssl_ray import commands
-from lssl_ray.demo.job import FULL, RECIPE, prepare_demo
+from lssl_ray.demo.job import FULL, RECIPE, DemoSize, prepare_demo
 from lssl_ray.display import RunDisplay
 
+Results = dict[str, list[dict[str, float]]]
+
 VARIANTS: dict[str, tuple[str, list[str]]] = {
-    "distillation": ("distillation only", ["weight_align=0", "weight_prior=0"]),
-    "distillation_prior": ("+ uniform prior", ["weight_align=0"]),
+    "distillation": (
+        "distillation only",
+        ["objective.weight_align=0", "objective.weight_prior=0"],
+    ),
+    "distillation_prior": ("+ uniform prior", ["objective.weight_align=0"]),
     "full": ("+ alignment: the full method", []),
-    "category": ("category space only", ["spaces=category"]),
-    "description": ("description space only", ["spaces=description"]),
+    "category": ("category space only", ["concepts.spaces=category"]),
+    "description": ("description space only", ["concepts.spaces=description"]),
     "prior": (
         "uniform prior only",
-        ["weight_distill_category=0", "weight_distill_description=0", "weight_align=0"],
+        [
+            "objective.weight_distill_category=0",
+            "objective.weight_distill_description=0",
+            "objective.weight_align=0",
+        ],
     ),
 }
 
 
 def main(
-    seeds: Annotated[int, typer.Option(help="Seeds 0..n-1.")] = 3,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 3,
+    first_seed: Annotated[int, typer.Option(help="Seeds count from here.")] = 0,
     variants: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
     split: Annotated[
         str, typer.Option(help="validation, or selection for choices.")
@@ -45,33 +56,54 @@ def main(
     selection_videos: Annotated[
         int, typer.Option(help="Selection videos per seed; a choice between settings wants many.")
     ] = FULL.num_selection,
-    first_seed: Annotated[int, typer.Option(help="Seeds count from here.")] = 0,
     folder: Annotated[Path, typer.Option()] = Path("demo"),
     out: Annotated[Path, typer.Option()] = Path("demo/demo_gain.json"),
     overrides: Annotated[list[str] | None, typer.Option("--set")] = None,
 ) -> None:
     names = list(VARIANTS) if variants == "all" else variants.split(",")
-    size = replace(FULL, num_selection=selection_videos)
     console = Console()
-    results: dict[str, list[dict[str, float]]] = {}
+    results = train_variants(
+        {name: VARIANTS[name] for name in names},
+        seeds=range(first_seed, first_seed + seeds),
+        size=replace(FULL, num_selection=selection_videos),
+        split=split,
+        folder=folder,
+        out=out,
+        overrides=overrides or [],
+        console=console,
+    )
+    console.print(format_table(results, VARIANTS), highlight=False, soft_wrap=True)
+
+
+def train_variants(
+    variants: Mapping[str, tuple[str, list[str]]],
+    *,
+    seeds: Iterable[int],
+    size: DemoSize,
+    split: str,
+    folder: Path,
+    out: Path,
+    overrides: list[str],
+    console: Console,
+) -> Results:
+    """Train each variant on each seed's world; the results are written to `out` after each run."""
+    folder = folder.absolute()
+    results: Results = {}
     with RunDisplay(console) as display:
-        for seed in range(first_seed, first_seed + seeds):
-            inputs = prepare_demo(folder.absolute(), size=size, seed=seed, display=display)
-            for name in names:
+        for seed in seeds:
+            inputs = prepare_demo(folder, size=size, seed=seed, display=display)
+            for name, (title, settings) in variants.items():
+                display.show_phase(f"{title}, seed {seed}")
                 started = time.monotonic()
-                settings = [
-                    f"{'concepts' if item.startswith('spaces') else 'objective'}.{item}"
-                    for item in VARIANTS[name][1]
-                ]
                 summary = commands.train(
                     config=RECIPE,
                     overrides=[
                         *inputs.build_overrides(evaluate_on=split),
-                        f"run.folder={json.dumps(str(folder.absolute() / 'gain'))}",
+                        f"run.folder={json.dumps(str(folder / 'gain'))}",
                         f"run.seed={seed}",
                         "tracking.uri=null",
                         *settings,
-                        *(overrides or []),
+                        *overrides,
                     ],
                     run_name=f"{name}-{seed}",
                     resume=None,
@@ -90,10 +122,10 @@ def main(
                 )
                 out.parent.mkdir(parents=True, exist_ok=True)
                 out.write_text(json.dumps({"split": split, "results": results}, indent=2))
-    console.print(format_table(results), highlight=False, soft_wrap=True)
+    return results
 
 
-def format_table(results: dict[str, list[dict[str, float]]]) -> str:
+def format_table(results: Results, variants: Mapping[str, tuple[str, list[str]]]) -> str:
     """Markdown: top-1 and gain per variant, mean and sample standard deviation, each seed."""
     lines = ["| variant | top-1, % | gain, points | gain by seed |", "|---|---|---|---|"]
     baselines = [row["clip"] for row in next(iter(results.values()))]
@@ -102,7 +134,7 @@ def format_table(results: dict[str, list[dict[str, float]]]) -> str:
         gains = [row["adapted"] - row["clip"] for row in rows]
         each = ", ".join(f"{gain:+.1f}" for gain in gains)
         adapted = _spread([row["adapted"] for row in rows])
-        lines.append(f"| {VARIANTS[name][0]} | {adapted} | {_spread(gains)} | {each} |")
+        lines.append(f"| {variants[name][0]} | {adapted} | {_spread(gains)} | {each} |")
     return "\n".join(lines)
 
 

@@ -10,18 +10,23 @@ from typing import cast
 import torch
 from open_clip.transformer import VisionTransformer
 
-from lssl_ray.concepts.space import ConceptSpace, build_concept_space
-from lssl_ray.concepts.vocabulary import Vocabulary, load_vocabulary
+from lssl_ray.concepts.bank import load_labels
+from lssl_ray.concepts.space import ConceptSpace, build_concept_space, load_concept_space
+from lssl_ray.concepts.vocabulary import Vocabulary
 from lssl_ray.config import RunConfig, dump_config
+from lssl_ray.config.objective import TemperatureSchedule, WeightSchedule
 from lssl_ray.config.schema import GlobalViewsSection, LocalViewsSection
 from lssl_ray.errors import ConfigError
-from lssl_ray.model.clip import ClipModel, load_clip
+from lssl_ray.model.clip import ClipModel, ImageTower, load_clip
+from lssl_ray.model.freezing import freeze_encoder
+from lssl_ray.model.prototype_head import PrototypeHead
 from lssl_ray.model.space_time import VideoEncoder
 from lssl_ray.model.teacher import build_teacher
+from lssl_ray.training.health import CollapseRule
 from lssl_ray.training.loop import LoopSettings, Schedules
 from lssl_ray.training.optimizer import build_optimizer
-from lssl_ray.training.schedules import constant, cosine
-from lssl_ray.training.task import LossWeights, LssTask
+from lssl_ray.training.schedules import Schedule, constant, cosine, linear
+from lssl_ray.training.task import LssTask
 from lssl_ray.video.order import RunPlan, compute_num_steps
 from lssl_ray.video.pipeline import DecodeSettings
 from lssl_ray.video.views import ViewKind, ViewRecipe
@@ -57,19 +62,34 @@ def build_clip(config: RunConfig) -> ClipModel:
 
 
 def build_space(config: RunConfig, clip: ClipModel) -> ConceptSpace:
-    """The concept space of the configured labels.
+    """The configured concept space: a space file as it is, or built from labels.
 
     Raises:
-        ConfigError: The run needs descriptions and the labels have none.
+        ConfigError: The run needs descriptions and there are none.
+        DataError: A label or space file that is none, or a space of another CLIP.
     """
-    vocabulary = load_vocabulary(Path(config.concepts.labels))
-    if config.concepts.spaces != "category" and not vocabulary.has_descriptions:
-        raise ConfigError(
-            f"concepts.labels={config.concepts.labels!r} has no descriptions, but concepts.spaces="
-            f"{config.concepts.spaces} needs them. Describe the labels in the file, or train on "
-            "names alone with --set concepts.spaces=category."
-        )
+    concepts = config.concepts
+    if concepts.space is not None:
+        space = load_concept_space(Path(concepts.space), clip_digest=clip.digest)
+        _require_descriptions(config, has_descriptions=space.descriptions is not None)
+        return space
+    assert concepts.labels is not None  # validated with the configuration
+    vocabulary = load_labels(concepts.labels)
+    _require_descriptions(config, has_descriptions=vocabulary.has_descriptions)
     return build_label_space(config, clip, vocabulary)
+
+
+def build_evaluation_space(config: RunConfig, clip: ClipModel, space: ConceptSpace) -> ConceptSpace:
+    """The labels that evaluation chooses from: the training's own, or `evaluation.labels`."""
+    if config.evaluation.labels is None:
+        return space
+    return build_concept_space(
+        load_labels(config.evaluation.labels),
+        clip,
+        layout=space.layout,
+        templates=space.templates,
+        description_templates=space.description_templates,
+    )
 
 
 def build_label_space(config: RunConfig, clip: ClipModel, vocabulary: Vocabulary) -> ConceptSpace:
@@ -83,15 +103,30 @@ def build_label_space(config: RunConfig, clip: ClipModel, vocabulary: Vocabulary
     )
 
 
-def build_encoder(config: RunConfig, clip: ClipModel) -> VideoEncoder:
-    """CLIP continued in time, before any training."""
-    visual = cast(VisionTransformer, clip.visual)
-    return VideoEncoder(visual, num_frames=config.views.global_.num_frames)
+def build_image_tower(config: RunConfig) -> ImageTower:
+    """The image tower of the CLIP that the run adapts, without the memory of the text tower."""
+    return build_clip(config).without_text()
+
+
+def build_encoder(config: RunConfig, tower: ImageTower) -> VideoEncoder:
+    """CLIP continued in time, before any training; frozen and compiled as configured."""
+    model = config.model
+    encoder = VideoEncoder(
+        cast(VisionTransformer, tower.visual),
+        num_frames=config.views.global_.num_frames,
+        cls=model.cls,
+        temporal_init=model.temporal_init,
+        activation_checkpointing=model.activation_checkpointing,
+    )
+    freeze_encoder(encoder, spatial=model.freeze_spatial, num_blocks=model.freeze_blocks)
+    if model.compile:
+        encoder.compile()
+    return encoder
 
 
 def build_train_parts(
     config: RunConfig,
-    clip: ClipModel,
+    tower: ImageTower,
     space: ConceptSpace,
     *,
     num_videos: int,
@@ -99,27 +134,39 @@ def build_train_parts(
 ) -> TrainParts:
     """Student, teacher, objectives, optimiser and schedules on the training device."""
     objective = config.objective
-    student = build_encoder(config, clip)
+    student = build_encoder(config, tower)
+    teacher = build_teacher(student)
+    if config.model.compile:
+        teacher.compile()  # copies are made without it
     task = LssTask(
         student,
-        build_teacher(student),
+        teacher,
         categories=space.categories,
         descriptions=space.descriptions,
         link=space.link,
-        weights=LossWeights(
-            distill_category=objective.weight_distill_category,
-            distill_description=objective.weight_distill_description,
-            align=objective.weight_align,
-            prior=objective.weight_prior,
-        ),
         spaces=config.concepts.spaces,
-        mean=clip.mean,
-        std=clip.std,
+        head=build_head(config, student),
+        prior_running_mean=objective.prior_running_mean,
+        centering_momentum=objective.centering_momentum,
+        mean=tower.mean,
+        std=tower.std,
     ).to(device)
     return TrainParts(
         task=task,
-        optimizer=build_optimizer(task.student, betas=config.optim.betas),
+        optimizer=build_optimizer(task.student, head=task.student_head, betas=config.optim.betas),
         schedules=build_schedules(config, num_videos=num_videos),
+    )
+
+
+def build_head(config: RunConfig, student: VideoEncoder) -> PrototypeHead | None:
+    """The student's head of a run with prototypes, random by the run's seed."""
+    objective = config.objective
+    if objective.space == "concepts":
+        return None
+    return PrototypeHead(
+        student.embedding_dim,
+        hidden=objective.head_width,
+        num_prototypes=objective.num_prototypes,
     )
 
 
@@ -137,8 +184,12 @@ def build_schedules(config: RunConfig, *, num_videos: int) -> Schedules:
         temporal_rate=cosine(rate * factor, final_rate * factor, **lengths),
         weight_decay=cosine(*optim.weight_decay, num_steps=num_steps),
         momentum=cosine(*optim.teacher_momentum, num_steps=num_steps),
-        student_temperature=constant(objective.student_temperature),
-        teacher_temperature=constant(objective.teacher_temperature),
+        student_temperature=_build_schedule(objective.student_temperature, num_steps),
+        teacher_temperature=_build_schedule(objective.teacher_temperature, num_steps),
+        weight_distill_category=_build_schedule(objective.weight_distill_category, num_steps),
+        weight_distill_description=_build_schedule(objective.weight_distill_description, num_steps),
+        weight_align=_build_schedule(objective.weight_align, num_steps),
+        weight_prior=_build_schedule(objective.weight_prior, num_steps),
     )
 
 
@@ -169,6 +220,12 @@ def build_loop_settings(config: RunConfig, *, num_videos: int) -> LoopSettings:
         checkpoint_every=config.run.checkpoint_every,
         max_bad_fraction=config.data.max_bad_fraction,
         precision=config.clip.precision,
+        micro_batches=config.optim.micro_batches,
+        collapse=CollapseRule(
+            action=config.health.collapse,
+            entropy_threshold=config.health.entropy_threshold,
+            windows=config.health.windows,
+        ),
         run_config=dump_config(config),
     )
 
@@ -195,6 +252,26 @@ def build_decode_settings(config: RunConfig) -> DecodeSettings:
         recycle_after=data.recycle_decoder_after,
         short_side=data.decode_short_side,
     )
+
+
+def _build_schedule(
+    setting: float | WeightSchedule | TemperatureSchedule, num_steps: int
+) -> Schedule:
+    if isinstance(setting, float | int):
+        return constant(setting)
+    shape = {"linear": linear, "cosine": cosine}[setting.shape]
+    return shape(setting.start, setting.end, num_steps=max(1, round(setting.until * num_steps)))
+
+
+def _require_descriptions(config: RunConfig, *, has_descriptions: bool) -> None:
+    concepts = config.concepts
+    if concepts.spaces != "category" and not has_descriptions:
+        key = "labels" if concepts.space is None else "space"
+        raise ConfigError(
+            f"concepts.{key}={getattr(concepts, key)!r} has no descriptions, but concepts.spaces="
+            f"{concepts.spaces} needs them. Describe the labels in the file, or train on names "
+            "alone with --set concepts.spaces=category."
+        )
 
 
 def _build_kind(section: GlobalViewsSection | LocalViewsSection) -> ViewKind:

@@ -3,19 +3,16 @@
 What needs torch is imported by the verb that needs it: help and refusals come at once.
 """
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from lssl_ray.cli_concepts import concepts_app
 from lssl_ray.config import dump_config, load_config
 from lssl_ray.config.loading import describe_schema
-from lssl_ray.display import RunDisplay
-from lssl_ray.errors import LsslError
+from lssl_ray.display import open_display
 
 app = typer.Typer(
     help="Adapt an image CLIP to video with no per-video labels.",
@@ -28,6 +25,7 @@ data_app = typer.Typer(help="Make and look at manifests of videos.", no_args_is_
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
+app.add_typer(concepts_app, name="concepts")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Recipe (YAML), or a run's run_config.yaml.")
@@ -38,7 +36,6 @@ SetOption = Annotated[
 LocalOption = Annotated[
     bool, typer.Option("--local", help="One process without Ray: for debugging.")
 ]
-EXIT_REFUSED = 2
 
 
 @app.command()
@@ -51,7 +48,7 @@ def demo(
     """Make a small world of videos, adapt a tiny CLIP to it, show before and after."""
     from lssl_ray.demo.job import run_demo
 
-    with _showing() as display:
+    with open_display() as display:
         run_demo(folder, small=small, seed=seed, local=local, display=display)
 
 
@@ -69,7 +66,7 @@ def train(
     """Adapt CLIP to the videos of a manifest; evaluate before and after."""
     from lssl_ray import commands
 
-    with _showing() as display:
+    with open_display() as display:
         commands.train(
             config=config,
             overrides=overrides or [],
@@ -87,14 +84,14 @@ def evaluate(
     manifest: Annotated[Path, typer.Argument(help="Manifest of labelled videos.")],
     name: Annotated[str, typer.Option(help="Name of these videos in the results.")] = "evaluation",
     labels: Annotated[
-        Path | None, typer.Option(help="Label file; default: the labels the run trained with.")
+        Path | None, typer.Option(help="Label file or bank:NAME; default: the labels trained with.")
     ] = None,
     local: LocalOption = False,
 ) -> None:
     """Zero-shot accuracy of CLIP and of a run's adapted teacher on labelled videos."""
     from lssl_ray import commands
 
-    with _showing() as display:
+    with open_display() as display:
         commands.evaluate(run, manifest, name=name, labels=labels, local=local, display=display)
 
 
@@ -117,7 +114,7 @@ def data_index(
     """
     from lssl_ray import commands
 
-    with _showing() as display:
+    with open_display() as display:
         commands.index(
             paths,
             out,
@@ -132,7 +129,7 @@ def data_index(
 @config_app.command("show")
 def config_show(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Print the resolved configuration; it is valid as --config."""
-    with _showing():
+    with open_display():
         typer.echo(dump_config(load_config(config, overrides or [])), nl=False)
 
 
@@ -140,20 +137,6 @@ def config_show(config: ConfigOption = None, overrides: SetOption = None) -> Non
 def config_fields() -> None:
     """List every setting with its default and meaning."""
     typer.echo(describe_schema(), nl=False)
-
-
-@contextmanager
-def _showing() -> Iterator[RunDisplay]:
-    """A display, and refusals as a message instead of a traceback."""
-    # A path may hold what looks like markup or an emoji's name.
-    errors = Console(stderr=True, emoji=False)
-    try:
-        with RunDisplay(Console(emoji=False)) as display:
-            yield display
-    except LsslError as error:
-        errors.print("[bold red]Error[/bold red]", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(EXIT_REFUSED)
 
 
 main: Callable[[], None] = app

@@ -11,14 +11,19 @@ from types import FrameType
 from typing import Any
 
 from lssl_ray import build
-from lssl_ray.concepts.vocabulary import load_vocabulary
 from lssl_ray.config import RunConfig, load_config
 from lssl_ray.config.loading import validate_config
 from lssl_ray.display import RunDisplay
 from lssl_ray.engine import Engine, LocalEngine
 from lssl_ray.errors import ConfigError
 from lssl_ray.folder import RunFolder, create_run_folder, open_run_folder, resolve_paths
-from lssl_ray.run import evaluate_splits, execute_run, load_splits, require_checkpoint
+from lssl_ray.run import (
+    evaluate_splits,
+    execute_run,
+    load_splits,
+    prepare_space,
+    require_checkpoint,
+)
 from lssl_ray.video.index import IndexReport, index_videos
 from lssl_ray.video.manifest import load_manifest, save_manifest
 
@@ -79,12 +84,13 @@ def evaluate(
     data = config.model_dump(mode="json", by_alias=True)
     data["evaluation"]["manifests"] = {name: str(manifest)}
     if labels is not None:
-        data["concepts"]["labels"] = str(labels)
+        data["evaluation"]["labels"] = str(labels)
     config = resolve_paths(validate_config(data))
     checkpoint = require_checkpoint(folder)
     display.show_phase("Reading the manifest and CLIP")
     clip = build.build_clip(config)
-    space = build.build_label_space(config, clip, load_vocabulary(Path(config.concepts.labels)))
+    space = prepare_space(config, clip, folder)
+    space = build.build_evaluation_space(config, clip, space)
     splits = load_splits(config, space)
     with _logging_to(folder.log), _sigterm_as_exit():
         engine = pick_engine(local=local)(config)

@@ -1,7 +1,9 @@
 """What a person sees while a run goes: one live line on a terminal, plain lines elsewhere."""
 
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from lssl_ray.errors import LsslError
+
 COUNT_LINE_SECONDS = 10.0
+EXIT_REFUSED = 2
 
 
 class RunDisplay:
@@ -79,6 +84,11 @@ class RunDisplay:
             table.add_row("all", str(result["videos"]), *pair, style="bold")
             self._console.print(table)
 
+    def show_table(self, table: Table) -> None:
+        """A table."""
+        self._stop_live()
+        self._console.print(table)
+
     def show_lines(self, *lines: str) -> None:
         """Plain text."""
         self._stop_live()
@@ -123,6 +133,20 @@ class RunDisplay:
         if self._live is not None:
             self._live.stop()
             self._live = self._task = None
+
+
+@contextmanager
+def open_display() -> Iterator[RunDisplay]:
+    """A display, and refusals as a message and exit code 2 instead of a traceback."""
+    # A path may hold what looks like markup or an emoji's name.
+    errors = Console(stderr=True, emoji=False)
+    try:
+        with RunDisplay(Console(emoji=False)) as display:
+            yield display
+    except LsslError as error:
+        errors.print("[bold red]Error[/bold red]", end=" ")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_REFUSED)
 
 
 def _format_pair(before: float, after: float) -> tuple[str, str, str]:

@@ -20,7 +20,7 @@ from lssl_ray.evaluation.features import (
     decode_view,
     encode_views,
 )
-from lssl_ray.model.clip import ClipModel
+from lssl_ray.model.clip import ImageTower
 from lssl_ray.model.space_time import VideoEncoder
 from lssl_ray.tracking.journal import Journal
 from lssl_ray.training.checkpoint import find_latest_checkpoint, load_checkpoint, load_weights
@@ -90,17 +90,13 @@ class LocalEngine:
         torch.set_num_threads(config.cluster.cpus_per_worker)
         torch.manual_seed(config.run.seed)
         parts = build.build_train_parts(
-            config, build.build_clip(config), job.space, num_videos=num_videos, device=device
+            config, build.build_image_tower(config), job.space, num_videos=num_videos, device=device
         )
         progress = Progress()
         checkpoint = find_latest_checkpoint(job.run_folder)
         if checkpoint is not None:
             progress = load_checkpoint(
-                checkpoint,
-                student=parts.task.student,
-                teacher=parts.task.teacher,
-                optimizer=parts.optimizer,
-                rank=0,
+                checkpoint, task=parts.task, optimizer=parts.optimizer, rank=0
             )
         journal = Journal(job.run_folder)
         journal.rewind(progress.step)
@@ -134,8 +130,8 @@ class LocalEngine:
         """Decode and encode in this process."""
         device = torch.device("cuda" if job.config.cluster.use_gpu else "cpu")
         torch.set_num_threads(job.config.cluster.cpus_per_worker)
-        clip = build.build_clip(job.config)
-        encoders = load_encoders(job.config, clip, job.weights, device=device)
+        tower = build.build_image_tower(job.config)
+        encoders = load_encoders(job.config, tower, job.weights, device=device)
         settings = build.build_decode_settings(job.config)
         ids: list[str] = []
         failures: list[ClipFailure] = []
@@ -154,7 +150,7 @@ class LocalEngine:
                 batch = torch.from_numpy(frames)[None].to(device)
                 for name, encoder in encoders.items():
                     rows[name].append(
-                        encode_views(encoder, batch, mean=clip.mean, std=clip.std).cpu()
+                        encode_views(encoder, batch, mean=tower.mean, std=tower.std).cpu()
                     )
         return FeatureTable(
             video_ids=tuple(ids),
@@ -168,7 +164,7 @@ class LocalEngine:
 
 def load_encoders(
     config: RunConfig,
-    clip: ClipModel,
+    tower: ImageTower,
     weights: Mapping[str, Path | None],
     *,
     device: torch.device,
@@ -176,7 +172,7 @@ def load_encoders(
     """Named encoders in evaluation mode: CLIP as it came, or with weights from checkpoints."""
     encoders = {}
     for name, path in weights.items():
-        encoder = build.build_encoder(config, clip).eval().requires_grad_(False)
+        encoder = build.build_encoder(config, tower).eval().requires_grad_(False)
         if path is not None:
             load_weights(encoder, path)
         encoders[name] = encoder.to(device)

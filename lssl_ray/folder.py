@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lssl_ray.concepts.bank import BANK_PREFIX
 from lssl_ray.config import RunConfig, dump_config, load_config
 from lssl_ray.errors import CheckpointError, ConfigError
 from lssl_ray.tracking.journal import METRICS_FILE, QUARANTINE_FILE
@@ -142,7 +143,12 @@ def resolve_paths(config: RunConfig) -> RunConfig:
     data: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
     data["run"]["folder"] = _absolute(config.run.folder)
     data["data"]["manifest"] = _absolute(config.data.manifest)
-    data["concepts"]["labels"] = _absolute(config.concepts.labels)
+    for section in ("concepts", "evaluation"):
+        labels = data[section]["labels"]
+        if labels is not None and not labels.startswith(BANK_PREFIX):
+            data[section]["labels"] = _absolute(labels)
+    if config.concepts.space is not None:
+        data["concepts"]["space"] = _absolute(config.concepts.space)
     data["evaluation"]["manifests"] = {
         split: _absolute(path) for split, path in config.evaluation.manifests.items()
     }

@@ -15,7 +15,7 @@ from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.config import RunConfig
 from lssl_ray.engine import load_encoders
 from lssl_ray.evaluation.report import SplitResult
-from lssl_ray.model.clip import ClipModel
+from lssl_ray.model.clip import ImageTower
 from lssl_ray.training.augment import augment_views
 from lssl_ray.types import FLIP, ClipBatch
 from lssl_ray.video.manifest import Manifest
@@ -34,9 +34,11 @@ CURVES = {
         "loss/align",
         "loss/prior_category",
         "loss/prior_description",
+        "loss/distill_prototypes",
+        "loss/prior_prototypes",
     ),
     "health": ("health/mean_prediction_entropy", "health/sample_entropy", "health/agreement"),
-    "gradient norm": ("gradient_norm/pretrained", "gradient_norm/temporal"),
+    "gradient norm": ("gradient_norm/pretrained", "gradient_norm/temporal", "gradient_norm/head"),
     "clips per second": ("data/clips_per_second",),
     "data wait share": ("data/wait_share",),
     "learning rate": ("schedule/pretrained_rate", "schedule/temporal_rate"),
@@ -89,7 +91,7 @@ def draw_zero_shot(split: str, result: SplitResult, path: Path) -> None:
 def draw_contact_sheet(
     config: RunConfig,
     manifest: Manifest,
-    clip: ClipModel,
+    clip: ImageTower,
     space: ConceptSpace,
     teacher: Path,
     path: Path,
@@ -105,7 +107,7 @@ def draw_contact_sheet(
         values = batch.augmentation[:, :num_global]
         pixels = augment_views(batch.global_views, values, mean=clip.mean, std=clip.std)
         scores = encoder(pixels[:, 0]) @ space.categories.T  # [B, n]
-        softmax = torch.softmax(scores / config.objective.student_temperature, dim=-1)
+        softmax = torch.softmax(scores / _find_last_temperature(config, manifest), dim=-1)
     top = softmax.topk(min(NUM_TOP_CONCEPTS, len(space.labels)), dim=-1)
     with _drawing(path, width=12, height=1.75 * batch.num_clips) as figure:
         panels = figure.subplots(batch.num_clips, 2, squeeze=False, width_ratios=(3, 1))
@@ -121,6 +123,12 @@ def draw_contact_sheet(
         figure.suptitle(
             "Input views (first global, then local) and the teacher's top concepts", fontsize=10
         )
+
+
+def _find_last_temperature(config: RunConfig, manifest: Manifest) -> float:
+    num_videos = len(manifest)
+    last_step = build.compute_run_steps(config, num_videos=num_videos) - 1
+    return build.build_schedules(config, num_videos=num_videos).student_temperature(last_step)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from lssl_ray.errors import CheckpointError, DataError
 from lssl_ray.evaluation.features import EvaluationView
 from lssl_ray.evaluation.report import ADAPTED, CLIP, SplitResult, compare_zero_shot
 from lssl_ray.folder import RunFolder
-from lssl_ray.model.clip import ClipModel
+from lssl_ray.model.clip import ClipModel, ImageTower
 from lssl_ray.pictures import draw_contact_sheet, draw_curves, draw_zero_shot
 from lssl_ray.summary import build_summary, find_git_commit
 from lssl_ray.tracking.base import NullTracker, Tracker
@@ -58,7 +58,10 @@ def execute_run(
     manifest = load_manifest(config.data.manifest)
     clip = build.build_clip(config)
     space = prepare_space(config, clip, folder)
-    splits = load_splits(config, space)
+    answers = build.build_evaluation_space(config, clip, space)
+    tower = clip.without_text()
+    del clip  # the text tower has said what it had to say
+    splits = load_splits(config, answers)
     _quarantine_indexed(manifest, folder)
     usable = manifest.usable()
     if not len(usable):
@@ -77,19 +80,19 @@ def execute_run(
             if finished and splits:
                 display.show_phase("Evaluating before and after")
                 results = evaluate_splits(
-                    config, splits, space, engine=engine, folder=folder, teacher=_teacher(folder)
+                    config, splits, answers, engine=engine, folder=folder, teacher=_teacher(folder)
                 )
         finally:
             engine.close()
         display.show_phase("Drawing pictures and filing results")
-        _draw(config, folder, usable, clip, space, results)
+        _draw(config, folder, usable, tower, space, results)
         summary = build_summary(
             config,
             progress,
             num_steps=num_steps,
             num_videos=len(usable),
             manifest_digest=manifest.digest(),
-            clip_digest=clip.digest,
+            clip_digest=tower.digest,
             results=results,
             quarantine=folder.quarantine,
             num_tracking_failures=tracker.num_failed_calls,
@@ -123,9 +126,9 @@ def load_splits(config: RunConfig, space: ConceptSpace) -> dict[str, Manifest]:
         if not records or unlabelled or unknown:
             raise DataError(
                 f"evaluation.manifests.{name} ({path}) has {len(records)} usable videos, "
-                f"{unlabelled} of them without label, and labels that concepts.labels lacks: "
+                f"{unlabelled} of them without label, and labels that the concept space lacks: "
                 f"{unknown[:5]}. Index labelled videos (lssl-ray data index --labels ...) with "
-                "names as in the label file."
+                "names as in the label file, or give the videos' own list as evaluation.labels."
             )
         splits[name] = manifest
     return splits
@@ -232,13 +235,13 @@ def _draw(
     config: RunConfig,
     folder: RunFolder,
     manifest: Manifest,
-    clip: ClipModel,
+    tower: ImageTower,
     space: ConceptSpace,
     results: Mapping[str, SplitResult],
 ) -> None:
     draw_curves(list(read_rows(folder.metrics)), folder.artifacts / "curves.png")
     draw_contact_sheet(
-        config, manifest, clip, space, _teacher(folder), folder.artifacts / "contact_sheet.png"
+        config, manifest, tower, space, _teacher(folder), folder.artifacts / "contact_sheet.png"
     )
     for split, result in results.items():
         draw_zero_shot(split, result, folder.artifacts / f"zero_shot_{split}.png")

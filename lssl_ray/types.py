@@ -84,11 +84,13 @@ class StepOutput:
         terms: Each objective's own value, before its weight, and `total`, their weighted sum over
             this worker's clips; detached.
         monitors: Health figures of the batch (collapse, agreement); detached.
+        memory: What the objectives remember once this step is taken (running means); detached.
     """
 
     loss: Float[Tensor, ""]
     terms: Mapping[str, Tensor]
     monitors: Mapping[str, Tensor]
+    memory: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Progress:
         clips_trained: Clips that took part in an update.
         clips_failed: Clips that could not be decoded.
         steps_skipped: Steps in which no clip on any worker could be decoded.
+        low_entropy_windows: Metric windows in a row, up to now, that looked like a collapse.
         train_seconds: Wall time in the loop, over all sessions of the run.
         data_wait_seconds: The part of it spent waiting for clips.
     """
@@ -110,5 +113,6 @@ class Progress:
     clips_trained: int = 0
     clips_failed: int = 0
     steps_skipped: int = 0
+    low_entropy_windows: int = 0
     train_seconds: float = field(default=0.0, compare=False)
     data_wait_seconds: float = field(default=0.0, compare=False)

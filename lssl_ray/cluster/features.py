@@ -65,14 +65,14 @@ class EncodeVideos:
         config = load_config_text(job_config)
         torch.set_num_threads(config.cluster.cpus_per_worker)
         self._device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
-        self._clip = build.build_clip(config)
-        self._encoders = load_encoders(config, self._clip, weights, device=self._device)
+        self._tower = build.build_image_tower(config)
+        self._encoders = load_encoders(config, self._tower, weights, device=self._device)
 
     def __call__(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Encode a batch; the pixels go no further."""
         frames = torch.from_numpy(columns.pop("frames").copy()).to(self._device)
         for name, encoder in self._encoders.items():
-            features = encode_views(encoder, frames, mean=self._clip.mean, std=self._clip.std)
+            features = encode_views(encoder, frames, mean=self._tower.mean, std=self._tower.std)
             columns[f"feature/{name}"] = features.cpu().numpy()
         return columns
 

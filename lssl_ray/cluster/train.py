@@ -217,7 +217,7 @@ def _run_worker(payload: WorkerPayload) -> Progress:
     torch.manual_seed(config.run.seed)
     parts = build.build_train_parts(
         config,
-        build.build_clip(config),
+        build.build_image_tower(config),
         payload.space,
         num_videos=payload.num_videos,
         device=context.device,
@@ -226,11 +226,7 @@ def _run_worker(payload: WorkerPayload) -> Progress:
     progress = Progress()
     if checkpoint is not None:
         progress = load_checkpoint(
-            checkpoint,
-            student=parts.task.student,
-            teacher=parts.task.teacher,
-            optimizer=parts.optimizer,
-            rank=context.rank,
+            checkpoint, task=parts.task, optimizer=parts.optimizer, rank=context.rank
         )
     if context.rank == 0:
         ray.get(payload.journal.rewind.remote(progress.step))

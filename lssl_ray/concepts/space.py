@@ -6,7 +6,8 @@ whose CLIP differs.
 """
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,8 +65,17 @@ def build_concept_space(
     layout: Layout,
     templates: Sequence[str],
     description_templates: Sequence[str],
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> ConceptSpace:
     """Embed a vocabulary: CLIP's prompt ensembling for labels, the layout's rule for descriptions.
+
+    Args:
+        vocabulary: Labels and their descriptions.
+        clip: Its text tower embeds.
+        layout: How descriptions become rows.
+        templates: Prompts for labels, averaged; `{}` is the label.
+        description_templates: Likewise for descriptions.
+        on_progress: Told how many prompts of how many are embedded, batch by batch.
 
     Raises:
         ConfigError: A template without a `{}`.
@@ -75,12 +85,24 @@ def build_concept_space(
             raise ConfigError(
                 f"Prompt template {template!r} must hold exactly one {{}} where the text goes."
             )
-    categories = embed_ensemble(vocabulary.labels, clip, templates=templates)
+    flat = [text for texts in vocabulary.descriptions for text in texts]
+    num_label_prompts = len(vocabulary.labels) * len(templates)
+    num_prompts = num_label_prompts + len(flat) * len(description_templates)
+
+    def show(done: int) -> None:
+        if on_progress is not None:
+            on_progress(done, num_prompts)
+
+    categories = embed_ensemble(vocabulary.labels, clip, templates=templates, on_batch=show)
     descriptions = link = None
     if vocabulary.has_descriptions:
-        flat = [text for texts in vocabulary.descriptions for text in texts]
         owner = torch.tensor([i for i, texts in enumerate(vocabulary.descriptions) for _ in texts])
-        rows = embed_ensemble(flat, clip, templates=description_templates)
+        rows = embed_ensemble(
+            flat,
+            clip,
+            templates=description_templates,
+            on_batch=lambda done: show(num_label_prompts + done),
+        )
         membership = F.one_hot(owner, len(vocabulary.labels)).T.float()  # [n, m]
         if layout == "pooled":
             descriptions = F.normalize(membership @ rows, dim=-1)
@@ -101,9 +123,16 @@ def build_concept_space(
 
 
 def embed_ensemble(
-    texts: Sequence[str], clip: ClipModel, *, templates: Sequence[str]
+    texts: Sequence[str],
+    clip: ClipModel,
+    *,
+    templates: Sequence[str],
+    on_batch: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "texts embedding"]:
-    """CLIP's ensembling: each text through each template, normalise, average, normalise."""
+    """CLIP's ensembling: each text through each template, normalise, average, normalise.
+
+    `on_batch` is told how many prompts are done, batch by batch.
+    """
     prompts = [template.format(text) for text in texts for template in templates]
     rows = []
     with torch.inference_mode():
@@ -112,12 +141,14 @@ def embed_ensemble(
                 prompts[start : start + TEXTS_PER_BATCH]
             )
             rows.append(F.normalize(clip.encode_text(tokens).float(), dim=-1))
+            if on_batch is not None:
+                on_batch(min(start + TEXTS_PER_BATCH, len(prompts)))
     embedded = torch.cat(rows).unflatten(0, (len(texts), len(templates)))  # [n, templates, E]
     return F.normalize(embedded.mean(dim=1), dim=-1).clone()
 
 
 def save_concept_space(space: ConceptSpace, path: Path) -> None:
-    """Write the space as one safetensors file with its provenance in the header."""
+    """Write the space as one safetensors file with its provenance in the header: whole or not."""
     tensors = {
         "categories": space.categories,
         "descriptions": space.descriptions,
@@ -134,11 +165,16 @@ def save_concept_space(space: ConceptSpace, path: Path) -> None:
         "clip_digest": space.clip_digest,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None},
-        path,
-        metadata={"lssl_ray.concept_space": json.dumps(provenance)},
-    )
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None},
+            part,
+            metadata={"lssl_ray.concept_space": json.dumps(provenance)},
+        )
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_concept_space(path: Path, *, clip_digest: str | None = None) -> ConceptSpace:

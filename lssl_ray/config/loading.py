@@ -5,11 +5,12 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
+from lssl_ray.config.objective import CONSTANT, SCHEDULE
 from lssl_ray.config.schema import RunConfig
 from lssl_ray.errors import ConfigError
 
@@ -170,9 +171,9 @@ _Dumper.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+0123456789."))
 def _describe(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        key = ".".join(str(part) for part in _locate(item["loc"]))
         if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key{_suggest(item['loc'])}")
+            lines.append(f"{key}: unknown key{_suggest(_locate(item['loc']))}")
         elif item["type"] == "missing" and isinstance(item["loc"][-1], int):
             lines.append(f"{key.rpartition('.')[0]}: too few values (got {item['input']!r})")
         elif item["type"] == "missing":
@@ -195,7 +196,7 @@ def _describe_combinations(
     rest = json.loads(json.dumps(data))
     wrong = []
     for item in error.errors():
-        path = [str(part) for part in item["loc"] if isinstance(part, str)]
+        path = [str(part) for part in _locate(item["loc"]) if isinstance(part, str)]
         if not path:
             return []
         wrong.append(".".join(path))
@@ -214,11 +215,19 @@ def _describe_combinations(
     return []
 
 
+def _locate(location: Sequence[int | str]) -> list[int | str]:
+    """Where a value is for a person, who wrote a number or a schedule and no tag."""
+    return [part for part in location if part not in (CONSTANT, SCHEDULE)]
+
+
 def _suggest(location: Sequence[int | str]) -> str:
     model: Any = RunConfig
     for part in location[:-1]:
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        model = fields[str(part)].annotation
+        kind = fields[str(part)].annotation
+        # Of a number or a schedule, only the schedule has keys.
+        kinds = [get_args(member)[0] for member in get_args(kind)] or [kind]
+        model = next(member for member in kinds if hasattr(member, "model_fields"))
     known = [field.alias or name for name, field in model.model_fields.items()]
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     meant = f"; did you mean {close[0]}?" if close else ""

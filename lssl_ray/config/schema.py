@@ -6,27 +6,28 @@ else; help texts are made from these descriptions.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-# Goes into file names, metric names and MLflow filters.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+from lssl_ray.config.model import ModelSection
+from lssl_ray.config.objective import (
+    HealthSection,
+    ObjectiveSection,
+    find_impossible_objectives,
+)
+from lssl_ray.config.section import (
+    Count,
+    Name,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Section,
+    Share,
+    ShareBelowOne,
+)
 
 _SIZE = "Height and width, px; a multiple of the patch size."
 _AREA = "Smallest and largest share of the picture that a crop covers."
 _WINDOW_SHARE = "Share of the clip's window that the frames span."
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys, loose types and later changes are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False
-    )
 
 
 class RunSection(Section):
@@ -120,9 +121,16 @@ class ViewsSection(Section):
 
 
 class ConceptsSection(Section):
-    """The concept space to train in."""
+    """The concept space to train in: built from labels, or a space file as it is."""
 
-    labels: str = Field(description="Label file: one per line, or YAML with descriptions.")
+    labels: str | None = Field(
+        default=None,
+        description="Label file (one per line, or YAML with descriptions), or bank:NAME: "
+        "lss-a, lss-b, lss-c, kinetics400, ucf101, hmdb51.",
+    )
+    space: str | None = Field(
+        default=None, description="Built space file; replaces labels, layout and templates."
+    )
     spaces: Literal["both", "category", "description"] = Field(
         default="both", description="Where objectives act; category needs no descriptions."
     )
@@ -139,25 +147,14 @@ class ConceptsSection(Section):
     )
 
 
-class ObjectiveSection(Section):
-    """Losses in concept space."""
-
-    weight_distill_category: NonNegative = Field(default=1.0, description="Category distillation.")
-    weight_distill_description: NonNegative = Field(
-        default=1.0, description="Description distillation."
-    )
-    weight_align: NonNegative = Field(default=1.0, description="Alignment; acts with both spaces.")
-    weight_prior: NonNegative = Field(default=1.0, description="Uniform prior, each space.")
-    student_temperature: Positive = Field(default=0.01, description="Divides student cosines.")
-    teacher_temperature: Positive = Field(
-        default=0.005, description="Divides teacher cosines; below the student's it sharpens."
-    )
-
-
 class OptimSection(Section):
     """Optimiser, length and schedules."""
 
     clips_per_step: Count = Field(default=32, description="Clips per step over all workers.")
+    micro_batches: Count = Field(
+        default=1,
+        description="Parts of a worker's clips: less memory, same result, one student pass more.",
+    )
     epochs: Count = Field(default=20, description="Visits of every video.")
     max_steps: Count | None = Field(
         default=None, description="Ends the run, and its schedules, earlier than the epochs do."
@@ -171,7 +168,7 @@ class OptimSection(Section):
     temporal_rate_factor: Positive = Field(
         default=10.0, description="Rate of the new temporal weights over that of CLIP's."
     )
-    warmup_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+    warmup_share: ShareBelowOne = Field(
         default=0.25, description="Share of the steps with a rising rate."
     )
     weight_decay: tuple[NonNegative, NonNegative] = Field(
@@ -189,6 +186,11 @@ class EvaluationSection(Section):
 
     manifests: dict[Name, str] = Field(
         default={}, description="Split name to manifest with labels; empty: no evaluation."
+    )
+    labels: str | None = Field(
+        default=None,
+        description="Labels that evaluation chooses from: a label file or bank:NAME; null: those "
+        "of the concept space.",
     )
     num_frames: Count = Field(default=8, description="Frames per video, evenly spaced.")
     size: Count | None = Field(default=None, description="Centre view, px; null: global size.")
@@ -224,11 +226,13 @@ class RunConfig(Section):
 
     run: RunSection = RunSection()
     clip: ClipSection
+    model: ModelSection = ModelSection()
     data: DataSection
     views: ViewsSection = ViewsSection()
     concepts: ConceptsSection
     objective: ObjectiveSection = ObjectiveSection()
     optim: OptimSection = OptimSection()
+    health: HealthSection = HealthSection()
     evaluation: EvaluationSection = EvaluationSection()
     cluster: ClusterSection = ClusterSection()
     tracking: TrackingSection = TrackingSection()
@@ -243,8 +247,9 @@ class RunConfig(Section):
 
 def _find_impossible(config: RunConfig) -> list[str]:
     """Combinations of valid values that can't work together: `key: rule; remedy`."""
-    views, optim, objective, cluster = config.views, config.optim, config.objective, config.cluster
-    problems = []
+    views, optim, cluster = config.views, config.optim, config.cluster
+    problems = _find_impossible_concepts(config.concepts)
+    problems += find_impossible_objectives(config.objective)
     if views.global_.count + views.local.count < 2:
         problems.append(
             "views.global.count: one view leaves no pair to compare; set views.global.count >= 2 "
@@ -258,15 +263,6 @@ def _find_impossible(config: RunConfig) -> list[str]:
             f"optim.clips_per_step: {optim.clips_per_step} clips can't be shared evenly by "
             f"cluster.num_workers={cluster.num_workers}; use a multiple"
         )
-    if not any(
-        (
-            objective.weight_distill_category,
-            objective.weight_distill_description,
-            objective.weight_align,
-            objective.weight_prior,
-        )
-    ):
-        problems.append("objective: every weight is 0, nothing would be learned; raise one")
     if config.clip.precision == "bf16" and not cluster.use_gpu:
         problems.append(
             "clip.precision: bf16 is for GPUs; set cluster.use_gpu=true or precision float32"
@@ -276,3 +272,15 @@ def _find_impossible(config: RunConfig) -> list[str]:
             "clip.weights: a named model needs weights; give an open_clip tag or a file"
         )
     return problems
+
+
+def _find_impossible_concepts(concepts: ConceptsSection) -> list[str]:
+    if concepts.space is None:
+        remedy = "set it (or concepts.space) in the recipe or with --set concepts.labels=..."
+        return [f"concepts.labels: missing; {remedy}"] if concepts.labels is None else []
+    fixed = ("labels", "layout", "templates", "description_templates")
+    return [
+        f"concepts.{name}: concepts.space was built with its own; leave out one of the two"
+        for name in fixed
+        if getattr(concepts, name) != ConceptsSection.model_fields[name].default
+    ]

@@ -122,6 +122,16 @@ def _compute_video_path(*, seed: int, split: str, index: int, action: Action) ->
     return f"{split}/{name}" if split == "train" else f"{split}/{action.label}/{name}"
 
 
+def compute_train_labels(*, seed: int, num_train: int) -> dict[str, str]:
+    """Each train file's name and true action: for supervised bounds, never for training."""
+    labels = {}
+    for index in range(num_train):
+        action = ACTIONS[index % len(ACTIONS)]
+        path = _compute_video_path(seed=seed, split="train", index=index, action=action)
+        labels[Path(path).name] = action.label
+    return labels
+
+
 def render_video(out_dir: str | Path, *, seed: int, split: str, index: int) -> VideoFacts:
     """Render and encode one video, a pure function of seed, split and index.
 

@@ -2,16 +2,22 @@
 
 Factorised space-time attention after TimeSformer (Bertasius et al., ICML 2021,
 https://arxiv.org/abs/2102.05095) and SVT (Ranasinghe et al., CVPR 2022,
-https://arxiv.org/abs/2112.01514). Each frame keeps its CLS token, CLS takes part in temporal
-attention, and the clip feature is the mean of the frames' normalised features: with the temporal
-output zero-initialised, the encoder starts as frame-averaged CLIP exactly.
+https://arxiv.org/abs/2112.01514). Two ways to treat the CLS token:
+
+* `per_frame`: each frame keeps its own, which takes part in temporal attention; the clip feature is
+  the mean of the frames' normalised features. With the temporal output zero-initialised, the
+  encoder starts as frame-averaged CLIP exactly.
+* `shared`, as in TimeSformer and SVT: one CLS per clip, repeated per frame for spatial attention,
+  where its frames' residuals are averaged; it has no part in temporal attention. On a clip of equal
+  frames the encoder starts as CLIP exactly.
 
 Parameters that come from CLIP keep open_clip's names, so weights move both ways by name.
 """
 
 import copy
 import math
-from typing import cast
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,28 +25,14 @@ from einops import rearrange
 from jaxtyping import Float
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lssl_ray.errors import CheckpointError
+from lssl_ray.model.attention import Attention, TemporalAttention, init_attention
 
+ClsHandling = Literal["per_frame", "shared"]
+TemporalInit = Literal["copy", "random"]
 TEMPORAL_PREFIXES = ("temporal_embedding", "temporal_norm", "temporal_attn", "temporal_out")
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention over the second-to-last axis, with open_clip's parameter names."""
-
-    def __init__(self, width: int, *, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x: Float[Tensor, "sequences tokens width"]) -> Tensor:
-        """Attend within each sequence; same shape out."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # [S, N, 3D]
-        q, k, v = rearrange(qkv, "s n (three h d) -> three s h n d", three=3, h=self.num_heads)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return cast(Tensor, self.out_proj(rearrange(mixed, "s h n d -> s n (h d)")))
 
 
 class SpaceTimeBlock(nn.Module):
@@ -49,7 +41,7 @@ class SpaceTimeBlock(nn.Module):
     def __init__(self, block: ResidualAttentionBlock, *, width: int, num_heads: int) -> None:
         super().__init__()
         self.temporal_norm = nn.LayerNorm(width)
-        self.temporal_attn = Attention(width, num_heads=num_heads)
+        self.temporal_attn = TemporalAttention(width, num_heads=num_heads)
         self.temporal_out = nn.Linear(width, width)
         self.ln_1 = block.ln_1
         self.attn = Attention(width, num_heads=num_heads)
@@ -58,24 +50,45 @@ class SpaceTimeBlock(nn.Module):
         self.mlp = block.mlp
         self.ls_2 = block.ls_2
 
-    def init_temporal(self) -> None:
-        """Start time as a copy of space, with an output that is zero."""
-        self.temporal_norm.load_state_dict(self.ln_1.state_dict())
-        self.temporal_attn.load_state_dict(self.attn.state_dict())
+    def init_temporal(self, init: TemporalInit) -> None:
+        """Start time as a copy of space or at random, with an output that is zero."""
+        if init == "copy":
+            self.temporal_norm.load_state_dict(self.ln_1.state_dict())
+            self.temporal_attn.load_state_dict(self.attn.state_dict())
+        else:
+            self.temporal_norm.reset_parameters()
+            init_attention(self.temporal_attn)
         nn.init.zeros_(self.temporal_out.weight)
         nn.init.zeros_(self.temporal_out.bias)
 
     def forward(self, x: Float[Tensor, "clips frames tokens width"]) -> Tensor:
-        """Mix over time, then over space; same shape out."""
-        num_clips, num_frames = x.shape[:2]
-        over_time = rearrange(self.temporal_norm(x), "b t n d -> (b n) t d")
-        mixed = self.temporal_out(self.temporal_attn(over_time))
-        x = x + rearrange(mixed, "(b n) t d -> b t n d", b=num_clips)
-        frames = x.flatten(0, 1)  # [B*T, N, D]
+        """Mix over time, then over space, CLS among the tokens; same shape out."""
+        frames = self._mix_over_time(x).flatten(0, 1)  # [B*T, N, D]
         frames = frames + self.ls_1(self.attn(self.ln_1(frames)))
-        frames = frames + self.ls_2(self.mlp(self.ln_2(frames)))
-        split: Tensor = frames.unflatten(0, (num_clips, num_frames))  # [B, T, N, D]
+        split: Tensor = self._transform(frames).unflatten(0, x.shape[:2])  # [B, T, N, D]
         return split
+
+    def forward_shared(
+        self,
+        cls: Float[Tensor, "clips 1 width"],
+        patches: Float[Tensor, "clips frames patches width"],
+    ) -> tuple[Tensor, Tensor]:
+        """The same with one CLS per clip; same shapes out."""
+        patches = self._mix_over_time(patches)
+        repeated = cls[:, None].expand(-1, patches.shape[1], -1, -1)  # [B, T, 1, D]
+        frames = torch.cat([repeated, patches], dim=2).flatten(0, 1)  # [B*T, N, D]
+        residual = self.ls_1(self.attn(self.ln_1(frames))).unflatten(0, patches.shape[:2])
+        cls = cls + residual[:, :, :1].mean(dim=1)
+        patches = patches + residual[:, :, 1:]
+        return self._transform(cls), self._transform(patches)
+
+    def _mix_over_time(self, x: Float[Tensor, "clips frames tokens width"]) -> Tensor:
+        mixed: Tensor = self.temporal_out(self.temporal_attn(self.temporal_norm(x)))
+        return x + mixed
+
+    def _transform(self, x: Float[Tensor, "*batch tokens width"]) -> Tensor:
+        residual: Tensor = self.ls_2(self.mlp(self.ln_2(x)))
+        return x + residual
 
 
 class VideoEncoder(nn.Module):
@@ -84,14 +97,29 @@ class VideoEncoder(nn.Module):
     Args:
         visual: open_clip's image tower; copied, so that it stays what it was.
         num_frames: Frames that the temporal embedding is made for; other counts interpolate.
+        cls: `per_frame` or `shared`; see the module.
+        temporal_init: Temporal attention starts as a `copy` of the spatial one, or `random` (from
+            torch's global generator); its output is zero either way.
+        activation_checkpointing: In training, keep only each block's input and compute the rest
+            again for the gradients: less memory for one more forward.
     """
 
-    def __init__(self, visual: VisionTransformer, *, num_frames: int) -> None:
+    def __init__(
+        self,
+        visual: VisionTransformer,
+        *,
+        num_frames: int,
+        cls: ClsHandling = "per_frame",
+        temporal_init: TemporalInit = "copy",
+        activation_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
+        weights = visual.state_dict()
         visual = copy.deepcopy(visual)
-        weights = {name: value.clone() for name, value in visual.state_dict().items()}
         first = visual.transformer.resblocks[0]
         width, num_heads = first.attn.embed_dim, first.attn.num_heads
+        self.cls = cls
+        self.activation_checkpointing = activation_checkpointing
         self.patch_size: int = visual.patch_size[0]
         self.conv1 = visual.conv1
         self.class_embedding = visual.class_embedding
@@ -109,7 +137,7 @@ class VideoEncoder(nn.Module):
         _fill_with_nan(self)
         load_image_weights(self, weights)
         for block in blocks:
-            block.init_temporal()
+            block.init_temporal(temporal_init)
         nn.init.zeros_(self.temporal_embedding)
         self.requires_grad_(True)
 
@@ -117,6 +145,11 @@ class VideoEncoder(nn.Module):
     def embedding_dim(self) -> int:
         """Size of the joint space."""
         return int(self.proj.shape[1])
+
+    @property
+    def blocks(self) -> list[SpaceTimeBlock]:
+        """The blocks, first to last."""
+        return cast(list[SpaceTimeBlock], list(cast(nn.ModuleList, self.transformer.resblocks)))
 
     def forward(
         self, pixels: Float[Tensor, "clips frames 3 height width"]
@@ -130,17 +163,44 @@ class VideoEncoder(nn.Module):
         Returns:
             Unit-length features, in float32 at least.
         """
-        pooled = self.encode_frames(pixels)  # [B, T, D]
-        projected = pooled @ self.proj  # [B, T, E]
-        # Double stays double: checks in float64 go through here.
-        precise = projected if projected.dtype == torch.float64 else projected.float()
-        per_frame = F.normalize(precise, dim=-1)
-        return F.normalize(per_frame.mean(dim=1), dim=-1)  # [B, E]
+        projected = _keep_precise(self.encode_cls(pixels) @ self.proj)  # [B, T or 1, E]
+        return F.normalize(F.normalize(projected, dim=-1).mean(dim=1), dim=-1)  # [B, E]
 
-    def encode_frames(
+    def encode_pooled(
         self, pixels: Float[Tensor, "clips frames 3 height width"]
-    ) -> Float[Tensor, "clips frames tower"]:
-        """Each frame's CLS after the last block, before projection (for linear probes)."""
+    ) -> Float[Tensor, "clips tower"]:
+        """Clip features before projection, not normalised, in float32 at least: for probes."""
+        return _keep_precise(self.encode_cls(pixels)).mean(dim=1)
+
+    def encode_cls(
+        self, pixels: Float[Tensor, "clips frames 3 height width"]
+    ) -> Float[Tensor, "clips cls_tokens tower"]:
+        """CLS after the last block and norm: one per frame, or the clip's one if shared."""
+        x = self._embed(pixels)  # [B, T, N, D]
+        times = interpolate_times(self.temporal_embedding, x.shape[1])[:, None].to(x.dtype)
+        if self.cls == "shared":
+            cls, patches = x[:, 0, :1], x[:, :, 1:] + times
+            for block in self.blocks:
+                cls, patches = self._run(block.forward_shared, cls, patches)
+        else:
+            x = x + times
+            for block in self.blocks:
+                x = self._run(block, x)
+            cls = x[:, :, 0]
+        return cast(Tensor, self.ln_post(cls))
+
+    def _run(self, block: Callable[..., Any], *states: Tensor) -> Any:
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            # Nothing in a block is random.
+            return checkpoint(block, *states, use_reentrant=False, preserve_rng_state=False)
+        return block(*states)
+
+    # Inductor can't order the strides of a convolution over pictures of more than one size.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _embed(
+        self, pixels: Float[Tensor, "clips frames 3 height width"]
+    ) -> Float[Tensor, "clips frames tokens tower"]:
+        """Patches and CLS of each frame, with positions, as CLIP's first block gets them."""
         num_clips, num_frames, _, height, width = pixels.shape
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
@@ -152,11 +212,8 @@ class VideoEncoder(nn.Module):
         x = torch.cat([cls, x], dim=1)  # [B*T, N, D]
         grid = (height // self.patch_size, width // self.patch_size)
         x = x + interpolate_positions(self.positional_embedding, grid).to(x.dtype)
-        x = self.ln_pre(x).unflatten(0, (num_clips, num_frames))  # [B, T, N, D]
-        x = x + interpolate_times(self.temporal_embedding, num_frames)[:, None].to(x.dtype)
-        for block in cast(nn.ModuleList, self.transformer.resblocks):
-            x = block(x)
-        return cast(Tensor, self.ln_post(x[:, :, 0]))  # [B, T, D]
+        split: Tensor = self.ln_pre(x).unflatten(0, (num_clips, num_frames))
+        return split
 
 
 def load_image_weights(encoder: VideoEncoder, weights: dict[str, Tensor]) -> None:
@@ -207,6 +264,11 @@ def interpolate_times(
         embedding.float().T[None], size=num_frames, mode="linear", align_corners=True
     )
     return resized[0].T.to(embedding)
+
+
+def _keep_precise(x: Tensor) -> Tensor:
+    """float32, but double stays double: checks in float64 go through here."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _fill_with_nan(module: nn.Module) -> None:

@@ -4,11 +4,13 @@ Metric names are `section/name`:
 
     loss/total, loss/distill_category, loss/distill_description, loss/align,
     loss/prior_category, loss/prior_description     objectives before their weights; total after
+    loss/distill_prototypes, loss/prior_prototypes  instead, with objective.space=prototypes
     health/mean_prediction_entropy                  share of log n; toward 0: collapse
     health/sample_entropy                           share of log n; should fall
     health/distinct_concepts, health/agreement      of the batch; student against teacher
-    gradient_norm/pretrained, /temporal, /total     before clipping
-    schedule/...                                    rates, decay, momentum, temperatures
+    health/collapsed                                1 while health.windows rows in a row look so
+    gradient_norm/pretrained, /temporal, /head, /total  before clipping
+    schedule/...                                    rates, decay, momentum, temperatures, weights
     data/clips_per_second, data/wait_share          of the window; wait: share of time without clip
     data/clips_trained, /clips_failed, /steps_skipped   totals of the run
     time/train_seconds                              total of the run, over all sessions

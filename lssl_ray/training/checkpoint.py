@@ -5,7 +5,9 @@
     step_00000100/
         student.safetensors      weights, by parameter name
         teacher.safetensors
-        optimizer.safetensors    AdamW moments and step counts, `moment/parameter`
+        student_head.safetensors, teacher_head.safetensors   of a run with prototypes
+        optimizer.safetensors    AdamW moments and step counts, `moment/student.parameter`
+        memory.safetensors       running means of the objectives, none without such settings
         rng_rank_0.safetensors   random state of each worker
         progress.json            how far the run is
         run_config.yaml          what it was trained with
@@ -18,6 +20,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -26,11 +29,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lssl_ray.errors import CheckpointError
+from lssl_ray.training.task import LssTask
 from lssl_ray.types import Progress
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHECKPOINTS_FOLDER = "checkpoints"
 INDEX_FILE = "checkpoint.json"
 _CHUNK_BYTES = 1 << 20
@@ -44,16 +48,17 @@ def checkpoint_name(step: int) -> str:
 def write_checkpoint(
     folder: Path,
     *,
-    student: nn.Module,
-    teacher: nn.Module,
+    task: LssTask,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     run_config: str,
 ) -> None:
     """Write rank 0's part of a checkpoint into an empty folder; the index goes last."""
-    _save(student.state_dict(), folder / "student.safetensors")
-    _save(teacher.state_dict(), folder / "teacher.safetensors")
-    _save(_optimizer_tensors(student, optimizer), folder / "optimizer.safetensors")
+    for suffix, (student, teacher) in task.averaged_pairs().items():
+        _save(student.state_dict(), folder / f"student{suffix}.safetensors")
+        _save(teacher.state_dict(), folder / f"teacher{suffix}.safetensors")
+    _save(_optimizer_tensors(task, optimizer), folder / "optimizer.safetensors")
+    _save(task.memory, folder / "memory.safetensors")
     (folder / "progress.json").write_text(json.dumps(dataclasses.asdict(progress), indent=2))
     (folder / "run_config.yaml").write_text(run_config)
     files = {
@@ -125,8 +130,7 @@ def load_progress(folder: Path) -> Progress:
 def load_checkpoint(
     folder: Path,
     *,
-    student: nn.Module,
-    teacher: nn.Module,
+    task: LssTask,
     optimizer: torch.optim.Optimizer,
     rank: int,
 ) -> Progress:
@@ -136,9 +140,12 @@ def load_checkpoint(
         CheckpointError: Damaged, of another version, or of another architecture.
     """
     progress = load_progress(folder)
-    load_weights(student, folder / "student.safetensors")
-    load_weights(teacher, folder / "teacher.safetensors")
-    _restore_optimizer(student, optimizer, _load(folder / "optimizer.safetensors"))
+    for suffix, (student, teacher) in task.averaged_pairs().items():
+        load_weights(student, folder / f"student{suffix}.safetensors")
+        load_weights(teacher, folder / f"teacher{suffix}.safetensors")
+    _restore_optimizer(task, optimizer, _load(folder / "optimizer.safetensors"))
+    memory = _load(folder / "memory.safetensors")
+    task.memory = {name: value.to(task.categories.device) for name, value in memory.items()}
     rng_path = folder / f"rng_rank_{rank}.safetensors"
     if rng_path.exists():
         # Absent for workers that the run did not have when it was saved.
@@ -164,8 +171,18 @@ def load_weights(module: nn.Module, path: Path) -> None:
         ) from error
 
 
-def _optimizer_tensors(student: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    names: dict[Tensor, str] = {value: name for name, value in student.named_parameters()}
+def _list_trained(task: LssTask) -> dict[str, nn.Parameter]:
+    """Trained parameters, named `student.parameter`."""
+    return {
+        f"student{suffix}.{name}": parameter
+        for suffix, (student, _) in task.averaged_pairs().items()
+        for name, parameter in student.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def _optimizer_tensors(task: LssTask, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names: dict[Tensor, str] = {parameter: name for name, parameter in _list_trained(task).items()}
     return {
         f"{key}/{names[parameter]}": value
         for parameter, state in optimizer.state.items()
@@ -174,9 +191,11 @@ def _optimizer_tensors(student: nn.Module, optimizer: torch.optim.Optimizer) -> 
 
 
 def _restore_optimizer(
-    student: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+    task: LssTask, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
-    parameters = dict(student.named_parameters())
+    parameters = _list_trained(task)
+    # AdamW keeps its step counts on the CPU, unless it is fused.
+    fused = bool(optimizer.defaults.get("fused"))
     optimizer.state.clear()
     for full_name, value in tensors.items():
         key, name = full_name.split("/", 1)
@@ -184,11 +203,10 @@ def _restore_optimizer(
             raise CheckpointError(
                 f"optimizer.safetensors holds state for {name!r}, which this model lacks."
             )
-        # AdamW keeps its step counts on the CPU, whatever the device.
-        device = torch.device("cpu") if key == "step" else parameters[name].device
+        on_cpu = key == "step" and not fused
+        device = torch.device("cpu") if on_cpu else parameters[name].device
         optimizer.state[parameters[name]][key] = value.to(device)
-    trained = {parameter for parameter in parameters.values() if parameter.requires_grad}
-    missing = len(trained - optimizer.state.keys())
+    missing = len({*parameters.values()} - optimizer.state.keys())
     if missing and tensors:  # a run whose first clips all failed has no state yet
         raise CheckpointError(
             f"optimizer.safetensors lacks the state of {missing} trained parameters; it belongs "
@@ -196,7 +214,7 @@ def _restore_optimizer(
         )
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 

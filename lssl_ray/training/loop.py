@@ -6,33 +6,27 @@ at the same step and no collective is left waiting.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lssl_ray.errors import DataError
-from lssl_ray.model.teacher import update_teacher
 from lssl_ray.training.checkpoint import (
     checkpoint_name,
     write_checkpoint,
     write_rng_state,
 )
 from lssl_ray.training.context import TrainContext
-from lssl_ray.training.optimizer import compute_gradient_norms, set_rates
+from lssl_ray.training.health import CollapseRule, act_on_collapse, judge_window
 from lssl_ray.training.schedules import Schedule
-from lssl_ray.training.task import LssTask, Temperatures
+from lssl_ray.training.step import EncodeStudent, StudentPass, run_step
+from lssl_ray.training.task import LssTask
 from lssl_ray.training.window import MetricWindow
-from lssl_ray.training.workers import (
-    StepCounts,
-    build_weighted_mean,
-    check_finite,
-    sum_counts,
-)
-from lssl_ray.types import ClipBatch, Progress, StepOutput
+from lssl_ray.training.workers import StepCounts, sum_counts
+from lssl_ray.types import ClipBatch, Progress
 
 MIN_CLIPS_FOR_BUDGET = 50
 
@@ -47,6 +41,10 @@ class Schedules:
     momentum: Schedule
     student_temperature: Schedule
     teacher_temperature: Schedule
+    weight_distill_category: Schedule
+    weight_distill_description: Schedule
+    weight_align: Schedule
+    weight_prior: Schedule
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,8 @@ class LoopSettings:
         checkpoint_every: Steps between checkpoints.
         max_bad_fraction: Share of undecodable clips above which the run ends.
         precision: `float32`, or `bf16` for autocast.
+        micro_batches: Parts in which a worker's clips are processed; see `step.run_backward`.
+        collapse: What counts as a collapse, and what follows.
         run_config: Text of the resolved configuration, kept with each checkpoint.
     """
 
@@ -75,6 +75,8 @@ class LoopSettings:
     checkpoint_every: int
     max_bad_fraction: float
     precision: str
+    micro_batches: int
+    collapse: CollapseRule
     run_config: str
 
 
@@ -92,7 +94,7 @@ def run_loop(
 
     Args:
         task: On the context's device, restored.
-        optimizer: Over the student's parameters, restored.
+        optimizer: Over what the task trains, restored.
         schedules: Functions of the step.
         batches: This worker's batches from `progress.positions_done` on, one per step.
         progress: Where the run stands.
@@ -103,13 +105,13 @@ def run_loop(
         The progress at the end of the session, checkpointed.
 
     Raises:
-        TrainingError: A non-finite loss or gradient; nothing was updated.
+        TrainingError: A non-finite loss or gradient, and nothing was updated; or a collapse.
         DataError: More undecodable clips than `max_bad_fraction`.
     """
     task.train()
-    module: nn.Module = task
+    encode_student: EncodeStudent = task.encode_student
     if context.world_size > 1:
-        module = DistributedDataParallel(task, broadcast_buffers=False)
+        encode_student = DistributedDataParallel(StudentPass(task), broadcast_buffers=False)
     window = MetricWindow()
     feed = _timed(iter(batches))
     while progress.step < settings.stop_at_step:
@@ -118,8 +120,18 @@ def run_loop(
         counts = sum_counts(batch, context)
         if counts.clips:
             values = _compute_values(schedules, progress.step)
-            output, norms = _run_step(
-                module, task, optimizer, batch, values, counts, progress.step, settings, context
+            output, norms = run_step(
+                task,
+                optimizer,
+                batch,
+                values,
+                encode_student=encode_student,
+                counts=counts,
+                step=progress.step,
+                gradient_clip=settings.gradient_clip,
+                bf16=settings.precision == "bf16",
+                micro_batches=settings.micro_batches,
+                context=context,
             )
             window.add(output, norms, values, clips=batch.num_clips)
         for failure in batch.failures:
@@ -131,8 +143,16 @@ def run_loop(
         last = progress.step == settings.stop_at_step
         if progress.step % settings.log_every == 0 or last:
             record = window.collect(progress, context, num_steps=settings.num_steps)
+            low_windows, health = judge_window(
+                record, low_windows=progress.low_entropy_windows, rule=settings.collapse
+            )
+            progress = replace(progress, low_entropy_windows=low_windows)
+            record |= health
             if context.rank == 0:
                 context.record_metrics(record)
+            act_on_collapse(
+                record, low_windows=low_windows, rule=settings.collapse, rank=context.rank
+            )
         if progress.step % settings.checkpoint_every == 0 or last:
             _save(task, optimizer, progress, settings, context)
     return progress
@@ -164,72 +184,12 @@ def _compute_values(schedules: Schedules, step: int) -> dict[str, float]:
     return {name: schedule(step) for name, schedule in vars(schedules).items()}
 
 
-def _run_step(
-    module: nn.Module,
-    task: LssTask,
-    optimizer: torch.optim.Optimizer,
-    batch: ClipBatch,
-    values: Mapping[str, float],
-    counts: StepCounts,
-    step: int,
-    settings: LoopSettings,
-    context: TrainContext,
-) -> tuple[StepOutput, dict[str, Tensor]]:
-    """One update of student and teacher."""
-    set_rates(
-        optimizer,
-        learning_rates={
-            "pretrained": values["pretrained_rate"],
-            "temporal": values["temporal_rate"],
-        },
-        weight_decay=values["weight_decay"],
-    )
-    optimizer.zero_grad(set_to_none=True)
-    bf16 = settings.precision == "bf16"
-    with torch.autocast(context.device.type, dtype=torch.bfloat16, enabled=bf16):
-        output: StepOutput = module(
-            batch if batch.num_clips else _stand_in(batch, task),
-            temperatures=Temperatures(
-                student=values["student_temperature"], teacher=values["teacher_temperature"]
-            ),
-            clip_share=counts.local_share,
-            all_reduce_mean=build_weighted_mean(counts, context),
-        )
-    output.loss.backward()
-    norms = compute_gradient_norms(optimizer)
-    total = torch.nn.utils.clip_grad_norm_(task.student.parameters(), settings.gradient_clip)
-    check_finite(output.loss.detach(), total, step, context)
-    optimizer.step()
-    update_teacher(task.teacher, task.student, momentum=values["momentum"])
-    return output, {**norms, "total": total}
-
-
-def _stand_in(batch: ClipBatch, task: LssTask) -> ClipBatch:
-    """A blank clip for a worker none of whose clips decoded while others' did.
-
-    Collectives need every worker in the step; its share is zero, so it teaches nothing.
-    """
-
-    def blank(views: Tensor) -> Tensor:
-        return views.new_zeros((1, *views.shape[1:]))
-
-    return replace(
-        batch,
-        global_views=blank(batch.global_views),
-        local_views=None if batch.local_views is None else blank(batch.local_views),
-        augmentation=torch.ones_like(task.categories[:1, :1]).expand(
-            1, *batch.augmentation.shape[1:]
-        ),
-        positions=(-1,),
-        video_ids=("",),
-    )
-
-
 def _advance(
     progress: Progress, counts: StepCounts, settings: LoopSettings, *, seconds: float, wait: float
 ) -> Progress:
     done = min(progress.positions_done + settings.positions_per_step, settings.num_positions)
-    return Progress(
+    return replace(
+        progress,
         step=progress.step + 1,
         positions_done=done,
         clips_trained=progress.clips_trained + counts.clips,
@@ -264,8 +224,7 @@ def _save(
         if context.rank == 0:
             write_checkpoint(
                 folder,
-                student=task.student,
-                teacher=task.teacher,
+                task=task,
                 optimizer=optimizer,
                 progress=progress,
                 run_config=settings.run_config,

@@ -38,3 +38,19 @@ def cosine(start: float, end: float, *, num_steps: int, warmup_steps: int = 0) -
         return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return value_at
+
+
+def linear(start: float, end: float, *, num_steps: int) -> Schedule:
+    """A straight line from `start` at step 0 to `end` at step `num_steps - 1` and after.
+
+    Raises:
+        ValueError: Fewer steps than one.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps={num_steps}; a schedule needs at least one step.")
+
+    def value_at(step: int) -> float:
+        share = min(1.0, step / max(1, num_steps - 1))
+        return (1 - share) * start + share * end
+
+    return value_at

@@ -27,6 +27,7 @@ from lssl_ray.video.manifest import save_manifest
 
 CHECKPOINT = {
     "checkpoint.json",
+    "memory.safetensors",
     "optimizer.safetensors",
     "progress.json",
     "rng_rank_0.safetensors",

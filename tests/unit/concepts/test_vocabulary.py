@@ -1,8 +1,10 @@
 """Label files: both formats, and every way they can be wrong."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from lssl_ray.concepts.vocabulary import Vocabulary, load_vocabulary
 from lssl_ray.errors import DataError
@@ -78,4 +80,37 @@ def test_load_vocabulary_missing_or_binary_file_is_refused(tmp_path: Path) -> No
     path = tmp_path / "labels.txt"
     path.write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(DataError, match="can't be read"):
+        load_vocabulary(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"static": ["a"], "dynamic": ["b"]}, ("a", "b")),
+        ({"dynamic": ["b"], "static": ["a"]}, ("a", "b")),
+        ({"dynamic": ["b"]}, ("b",)),
+        (["a", "b"], ("a", "b")),
+    ],
+)
+def test_label_file_descriptions_come_in_both_shapes(
+    tmp_path: Path, entry: Any, expected: tuple[str, ...]
+) -> None:
+    path = tmp_path / "labels.yaml"
+    path.write_text(yaml.safe_dump({"labels": {"x": entry, "y": ["c"]}}))
+    assert load_vocabulary(path) == Vocabulary(("x", "y"), (expected, ("c",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("labels: {a: {static: [x], moving: [y]}, b: [z]}", "'a' must be a text"),
+        ("labels: {a: {static: x}, b: [z]}", "'a' must be a text"),
+        ("labels: {a: [x], b: [y], a: [z]}", "duplicate labels"),
+        ("labels: {a: [x], b: [y]}\nprovenance: me", "must be a mapping"),
+    ],
+)
+def test_label_file_of_another_shape_is_refused(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "labels.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=named):
         load_vocabulary(path)

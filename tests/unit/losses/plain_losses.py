@@ -70,3 +70,29 @@ def prior(student: Scores, *, student_temperature: float) -> float:
     rows = [softmax(clip, student_temperature) for view in student for clip in view]
     mean = [sum(row[k] for row in rows) / len(rows) for k in range(num_concepts)]
     return sum(p * math.log(p * num_concepts) for p in mean if p > 0)
+
+
+def run_prior_means(steps: list[Scores], *, temperature: float, momentum: float) -> list[float]:
+    """The prior of each step, whose mean prediction remembers the steps before."""
+    values, running = [], None
+    for student in steps:
+        rows = [softmax(clip, temperature) for view in student for clip in view]
+        mean = [sum(row[k] for row in rows) / len(rows) for k in range(len(rows[0]))]
+        if running is not None:
+            mean = [momentum * a + (1 - momentum) * b for a, b in zip(running, mean, strict=True)]
+        running = mean
+        values.append(sum(p * math.log(p * len(mean)) for p in mean if p > 0))
+    return values
+
+
+def run_centers(steps: list[Scores], *, momentum: float) -> list[list[float]]:
+    """The center that each step's teacher scores are reduced by, and the one after the last."""
+    num_concepts = len(steps[0][0][0])
+    centers = [[0.0] * num_concepts]
+    for teacher in steps:
+        rows = [clip for view in teacher for clip in view]
+        mean = [sum(row[k] for row in rows) / len(rows) for k in range(num_concepts)]
+        centers.append(
+            [momentum * a + (1 - momentum) * b for a, b in zip(centers[-1], mean, strict=True)]
+        )
+    return centers

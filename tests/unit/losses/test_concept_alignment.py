@@ -169,3 +169,14 @@ def test_concept_alignment_impossible_shapes_are_refused(
             *(torch.zeros(shape) for shape in shapes),
             student_temperature=0.1, teacher_temperature=0.1,
         )  # fmt: skip
+
+
+def test_concept_alignment_equal_views_and_spaces_is_entropy() -> None:
+    row = draw_scores(1, 1, clips=3, categories=5, descriptions=5)[0]
+    views = row.expand(2, 3, 5)
+    loss = concept_alignment(
+        views, views, views, views, student_temperature=0.5, teacher_temperature=0.5
+    )
+    probabilities = torch.softmax(row / 0.5, dim=-1)
+    expected = -(probabilities * probabilities.log()).sum(-1).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)

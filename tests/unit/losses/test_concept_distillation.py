@@ -130,3 +130,13 @@ def test_concept_distillation_impossible_input_is_refused(
             torch.zeros(student), torch.zeros(teacher),
             student_temperature=temperatures[0], teacher_temperature=temperatures[1],
         )  # fmt: skip
+
+
+def test_concept_distillation_cosines_at_tiny_temperature_stay_finite() -> None:
+    student = draw_cosines(3, 4, 50).float().requires_grad_()
+    loss = concept_distillation(
+        student, -student[:2].detach(), student_temperature=1e-4, teacher_temperature=1e-4
+    )
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert student.grad is not None and torch.isfinite(student.grad).all()

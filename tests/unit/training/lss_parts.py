@@ -10,17 +10,19 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from lssl_ray.model.clip import ClipModel
+from lssl_ray.model.prototype_head import PrototypeHead
 from lssl_ray.model.space_time import VideoEncoder
 from lssl_ray.model.teacher import build_teacher
 from lssl_ray.training.context import LocalContext
+from lssl_ray.training.health import CollapseRule
 from lssl_ray.training.loop import LoopSettings, Schedules
 from lssl_ray.training.schedules import constant, cosine
 from lssl_ray.training.task import LossWeights, LssTask, Spaces, Temperatures
-from lssl_ray.types import ClipBatch, ClipFailure
+from lssl_ray.types import ClipBatch, ClipFailure, StepOutput
 
 TEMPERATURES = Temperatures(student=0.3, teacher=0.2)
 ALL_WEIGHTS = LossWeights(distill_category=1.0, distill_description=0.7, align=0.5, prior=0.3)
-NUM_CATEGORIES, NUM_DESCRIPTIONS = 5, 8
+NUM_CATEGORIES, NUM_DESCRIPTIONS, NUM_PROTOTYPES = 5, 8, 7
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
@@ -43,10 +45,12 @@ def build_link() -> Tensor:
 def build_task(
     clip: ClipModel,
     *,
-    weights: LossWeights = ALL_WEIGHTS,
     full: bool = False,
     describe: bool = True,
     spaces: Spaces = "both",
+    prototypes: bool = False,
+    prior_running_mean: float = 0.0,
+    centering_momentum: float | None = None,
     encoder_type: type[VideoEncoder] = VideoEncoder,
 ) -> LssTask:
     """A task whose student and teacher already differ, in time and space."""
@@ -65,12 +69,36 @@ def build_task(
         if describe
         else None,
         link=build_link() if full and describe else None,
-        weights=weights,
         spaces=spaces,
+        head=build_head(student.embedding_dim) if prototypes else None,
+        prior_running_mean=prior_running_mean,
+        centering_momentum=centering_momentum,
         mean=MEAN,
         std=STD,
     )
     return task.double() if encoder_type is DoubleEncoder else task
+
+
+def build_head(embedding_dim: int) -> PrototypeHead:
+    """A small head with every weight drawn anew, whatever the random state."""
+    head = PrototypeHead(embedding_dim, hidden=6, num_prototypes=NUM_PROTOTYPES, bottleneck=4)
+    with torch.no_grad():
+        for index, parameter in enumerate(head.parameters()):
+            parameter.copy_(0.5 * draw(*parameter.shape, seed=500 + index))
+    return head
+
+
+def compute(
+    task: LssTask,
+    batch: ClipBatch,
+    *,
+    weights: LossWeights = ALL_WEIGHTS,
+    temperatures: Temperatures = TEMPERATURES,
+    **how: Any,
+) -> StepOutput:
+    """The whole method on one batch."""
+    output: StepOutput = task(batch, weights=weights, temperatures=temperatures, **how)
+    return output
 
 
 def draw_batch(
@@ -132,6 +160,10 @@ def build_schedules(num_steps: int) -> Schedules:
         momentum=cosine(0.9, 1.0, num_steps=num_steps),
         student_temperature=constant(TEMPERATURES.student),
         teacher_temperature=constant(TEMPERATURES.teacher),
+        weight_distill_category=constant(ALL_WEIGHTS.distill_category),
+        weight_distill_description=constant(ALL_WEIGHTS.distill_description),
+        weight_align=constant(ALL_WEIGHTS.align),
+        weight_prior=constant(ALL_WEIGHTS.prior),
     )
 
 
@@ -146,6 +178,8 @@ def build_settings(num_steps: int, *, clips_per_step: int, **changes: Any) -> Lo
         checkpoint_every=1000,
         max_bad_fraction=0.1,
         precision="float32",
+        micro_batches=1,
+        collapse=CollapseRule(action="warn", entropy_threshold=0.2, windows=3),
         run_config="run: {}\n",
     )
     return replace(settings, **changes)

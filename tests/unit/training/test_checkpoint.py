@@ -7,6 +7,7 @@ from pathlib import Path
 import lss_parts
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lssl_ray.errors import CheckpointError
@@ -32,6 +33,7 @@ PROGRESS = Progress(
     clips_trained=22,
     clips_failed=2,
     steps_skipped=1,
+    low_entropy_windows=2,
     train_seconds=12.5,
     data_wait_seconds=0.25,
 )
@@ -53,8 +55,7 @@ def write(folder: Path, task: LssTask, optimizer: torch.optim.Optimizer) -> Path
     write_rng_state(folder, rank=0)
     write_checkpoint(
         folder,
-        student=task.student,
-        teacher=task.teacher,
+        task=task,
         optimizer=optimizer,
         progress=PROGRESS,
         run_config="run: {name: test}\n",
@@ -93,9 +94,7 @@ def test_load_checkpoint_restores_everything_bit_for_bit(
     other, other_optimizer = build_trained(tiny_clip, num_updates=5)
     with torch.no_grad():
         next(other.teacher.parameters()).zero_()
-    progress = load_checkpoint(
-        folder, student=other.student, teacher=other.teacher, optimizer=other_optimizer, rank=0
-    )
+    progress = load_checkpoint(folder, task=other, optimizer=other_optimizer, rank=0)
     assert progress == PROGRESS
     assert (progress.train_seconds, progress.data_wait_seconds) == (12.5, 0.25)
     assert torch.equal(torch.rand(5), drawn)
@@ -114,11 +113,41 @@ def test_load_checkpoint_next_update_is_the_same_bit_for_bit(
     straight, _ = build_trained(tiny_clip, num_updates=3)
     folder = write(tmp_path / "step", *build_trained(tiny_clip, num_updates=2))
     task, optimizer = build_trained(tiny_clip, num_updates=0)
-    load_checkpoint(folder, student=task.student, teacher=task.teacher, optimizer=optimizer, rank=0)
+    load_checkpoint(folder, task=task, optimizer=optimizer, rank=0)
     for index, parameter in enumerate(task.student.parameters()):
         parameter.grad = lss_parts.draw(*parameter.shape, seed=2000 + index)
     optimizer.step()
     assert_same(task.student.state_dict(), straight.student.state_dict())
+
+
+def test_load_checkpoint_restores_heads_and_memory_bit_for_bit(
+    tiny_clip: ClipModel, tmp_path: Path
+) -> None:
+    def build() -> tuple[LssTask, torch.optim.AdamW]:
+        task = lss_parts.build_task(tiny_clip, prototypes=True)
+        return task, build_optimizer(task.student, head=task.student_head, betas=(0.9, 0.999))
+
+    task, optimizer = build()
+    memory = {"center/prototypes": torch.rand(7), "prior_mean/prototypes": torch.rand(7).double()}
+    task.memory = memory
+    for _, (student, teacher) in task.averaged_pairs().items():
+        for parameter in (*student.parameters(), *teacher.parameters()):
+            parameter.data.add_(0.1)
+            parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    folder = write(tmp_path / "step", task, optimizer)
+    other, other_optimizer = build()
+    load_checkpoint(folder, task=other, optimizer=other_optimizer, rank=0)
+    assert_same({**other.memory}, memory)
+    assert_same(other.state_dict(), task.state_dict())
+    assert task.student_head is not None and other.student_head is not None
+    state = list_optimizer_state(task.student_head, optimizer)
+    assert any(name.startswith("prototypes/") for name in state)
+    assert_same(list_optimizer_state(other.student_head, other_optimizer), state)
+    # Evaluation reads the encoder's file alone, whatever else the run trained.
+    plain = lss_parts.build_task(tiny_clip)
+    load_weights(plain.teacher, folder / "teacher.safetensors")
+    assert_same(plain.teacher.state_dict(), task.teacher.state_dict())
 
 
 def test_load_checkpoint_worker_that_was_not_there_keeps_its_random_state(
@@ -126,9 +155,7 @@ def test_load_checkpoint_worker_that_was_not_there_keeps_its_random_state(
 ) -> None:
     task, optimizer = build_trained(tiny_clip, num_updates=0)
     before = torch.get_rng_state()
-    load_checkpoint(
-        written, student=task.student, teacher=task.teacher, optimizer=optimizer, rank=7
-    )
+    load_checkpoint(written, task=task, optimizer=optimizer, rank=7)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -138,8 +165,8 @@ def test_find_damage_whole_checkpoint_has_none(written: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["student.safetensors", "teacher.safetensors", "optimizer.safetensors", "progress.json",
-     "run_config.yaml", "checkpoint.json"],
+    ["student.safetensors", "teacher.safetensors", "optimizer.safetensors", "memory.safetensors",
+     "progress.json", "run_config.yaml", "checkpoint.json"],
 )  # fmt: skip
 @pytest.mark.parametrize("damage", ["cut", "missing", "flipped"])
 def test_find_latest_checkpoint_falls_back_from_damaged_file(
@@ -170,11 +197,14 @@ def test_find_latest_checkpoint_prefers_the_newest_whole_one(written: Path, tmp_
     assert find_latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / checkpoint_name(10)
 
 
-def test_load_progress_other_version_is_refused(written: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 999])
+def test_load_progress_other_version_is_refused(
+    written: Path, tmp_path: Path, version: int
+) -> None:
     folder = shutil.copytree(written, tmp_path / "step")
     index = json.loads((folder / "checkpoint.json").read_text())
-    (folder / "checkpoint.json").write_text(json.dumps({**index, "version": 999}))
-    with pytest.raises(CheckpointError, match="version 999"):
+    (folder / "checkpoint.json").write_text(json.dumps({**index, "version": version}))
+    with pytest.raises(CheckpointError, match=f"version {version}.*release"):
         load_progress(folder)
 
 
@@ -204,21 +234,12 @@ def test_load_checkpoint_optimizer_state_of_other_model_is_refused(
     tiny_clip: ClipModel, written: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(written, tmp_path / "step")
-    module = nn.Linear(2, 2)
-    optimizer = torch.optim.AdamW(module.parameters())
-    module(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    write_checkpoint(
-        folder, student=module, teacher=module, optimizer=optimizer, progress=PROGRESS,
-        run_config="",
-    )  # fmt: skip
-    for name in ("student", "teacher"):
-        shutil.copy(written / f"{name}.safetensors", folder)
+    state = load_file(folder / "optimizer.safetensors")
+    state["exp_avg/student.other"] = state["exp_avg/student.proj"].clone()
+    save_file(state, folder / "optimizer.safetensors")
     task, optimizer = build_trained(tiny_clip, num_updates=0)
     with pytest.raises(CheckpointError, match="this model lacks"):
-        load_checkpoint(
-            folder, student=task.student, teacher=task.teacher, optimizer=optimizer, rank=0
-        )
+        load_checkpoint(folder, task=task, optimizer=optimizer, rank=0)
 
 
 def test_local_context_interrupted_write_leaves_no_half(tmp_path: Path) -> None:

@@ -62,11 +62,14 @@ def run(
 
 
 def copy_state(task: LssTask, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = {f"student/{name}": value for name, value in task.student.state_dict().items()}
-    state |= {f"teacher/{name}": value for name, value in task.teacher.state_dict().items()}
-    for name, parameter in task.student.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            state[f"{key}/{name}"] = value
+    state = {f"memory/{name}": value for name, value in task.memory.items()}
+    for suffix, pair in task.averaged_pairs().items():
+        for role, module in zip(("student", "teacher"), pair, strict=True):
+            for name, value in module.state_dict().items():
+                state[f"{role}{suffix}/{name}"] = value
+        for name, parameter in pair[0].named_parameters():
+            for key, value in optimizer.state[parameter].items():
+                state[f"{key}{suffix}/{name}"] = value
     return {name: value.detach().clone() for name, value in state.items()}
 
 
@@ -82,20 +85,26 @@ def parts(tiny_clip: ClipModel) -> tuple[LssTask, torch.optim.AdamW]:
     return task, build_optimizer(task.student, betas=(0.9, 0.999))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"prototypes": True, "prior_running_mean": 0.5, "centering_momentum": 0.9}],
+    ids=["plain", "everything"],
+)
 def test_run_loop_stop_and_resume_equals_straight_run_bit_for_bit(
-    tiny_clip: ClipModel, tmp_path: Path
+    tiny_clip: ClipModel, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     batches = draw_batches(6)
     straight_rows, resumed_rows = lss_parts.Rows(), lss_parts.Rows()
 
     def build() -> tuple[LssTask, torch.optim.AdamW]:
-        task = lss_parts.build_task(tiny_clip)
-        return task, build_optimizer(task.student, betas=(0.9, 0.999))
+        task = lss_parts.build_task(tiny_clip, **options)
+        return task, build_optimizer(task.student, head=task.student_head, betas=(0.9, 0.999))
 
     task, optimizer = build()
     before = copy_state(task, optimizer)
     straight = run(task, optimizer, batches, tmp_path / "a", num_steps=6, rows=straight_rows)
     expected = copy_state(task, optimizer)
+    assert expected.keys() - before.keys() > {f"memory/{name}" for name in task.memory}
     assert not torch.equal(before["student/proj"], expected["student/proj"])
 
     for stop in (2, 3, 6):  # two interruptions
@@ -103,9 +112,7 @@ def test_run_loop_stop_and_resume_equals_straight_run_bit_for_bit(
         progress = Progress()
         checkpoint = find_latest_checkpoint(tmp_path / "b")
         if checkpoint is not None:
-            progress = load_checkpoint(
-                checkpoint, student=task.student, teacher=task.teacher, optimizer=optimizer, rank=0
-            )
+            progress = load_checkpoint(checkpoint, task=task, optimizer=optimizer, rank=0)
         progress = run(
             task, optimizer, batches[progress.step :], tmp_path / "b",
             num_steps=6, progress=progress, rows=resumed_rows, stop_at_step=stop,
@@ -278,7 +285,7 @@ def test_run_loop_metrics_window_averages_over_clips(tiny_clip: ClipModel, tmp_p
         )  # fmt: skip
         records.append(rows.metrics)
     (first, second), (both,) = records
-    output = lss_parts.build_task(tiny_clip)(batches[0], temperatures=lss_parts.TEMPERATURES)
+    output = lss_parts.compute(lss_parts.build_task(tiny_clip), batches[0])
     for name, value in output.terms.items():
         assert first[f"loss/{name}"] == pytest.approx(value.item(), rel=1e-5), name
     names = [name for name in both if name.startswith(("loss/", "health/", "gradient_norm/"))]

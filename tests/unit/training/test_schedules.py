@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lssl_ray.training.schedules import constant, cosine
+from lssl_ray.training.schedules import constant, cosine, linear
 
 values = st.floats(min_value=0, max_value=10, allow_nan=False)
 
@@ -62,6 +62,28 @@ def test_cosine_halfway_and_quarter_follow_the_formula() -> None:
     schedule = cosine(1.0, 0.0, num_steps=9)
     assert schedule(4) == pytest.approx(0.5)
     assert schedule(2) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+
+
+@given(start=values, end=values, num_steps=st.integers(1, 500), step=st.integers(0, 1000))
+def test_linear_stays_between_its_ends(start: float, end: float, num_steps: int, step: int) -> None:
+    value = linear(start, end, num_steps=num_steps)(step)
+    assert min(start, end) - 1e-9 <= value <= max(start, end) + 1e-9
+
+
+@given(start=values, end=values, num_steps=st.integers(2, 500))
+def test_linear_goes_from_start_to_end_in_equal_strides(
+    start: float, end: float, num_steps: int
+) -> None:
+    schedule = linear(start, end, num_steps=num_steps)
+    found = [schedule(step) for step in range(num_steps + 3)]
+    assert found[0] == start and found[num_steps - 1 :] == [end] * 4
+    strides = [b - a for a, b in itertools.pairwise(found[:num_steps])]
+    assert strides == pytest.approx([(end - start) / (num_steps - 1)] * len(strides), abs=1e-9)
+
+
+def test_linear_without_a_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_steps=0"):
+        linear(1.0, 0.0, num_steps=0)
 
 
 def test_constant_never_changes() -> None:

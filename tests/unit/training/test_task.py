@@ -52,7 +52,7 @@ def test_task_total_is_weighted_sum_of_objectives_of_features(
 ) -> None:
     task = lss_parts.build_task(tiny_clip, full=full)
     batch = lss_parts.draw_batch(3, seed=0, num_local=num_local)
-    output = task(batch, temperatures=lss_parts.TEMPERATURES)
+    output = lss_parts.compute(task, batch)
     student, teacher = compute_features(task, batch)
     assert task.descriptions is not None
     cat = student @ task.categories.T, teacher @ task.categories.T
@@ -81,7 +81,7 @@ def test_task_backward_reaches_every_student_parameter_and_no_teacher(
     tiny_clip: ClipModel,
 ) -> None:
     task = lss_parts.build_task(tiny_clip)
-    task(lss_parts.draw_batch(3, seed=0), temperatures=lss_parts.TEMPERATURES).loss.backward()
+    lss_parts.compute(task, lss_parts.draw_batch(3, seed=0)).loss.backward()
     assert all(p.grad is not None and p.grad.any() for p in task.student.parameters())
     assert all(p.grad is None for p in task.teacher.parameters())
     assert not any(p.requires_grad for p in task.teacher.parameters())
@@ -104,8 +104,8 @@ def test_task_train_mode_leaves_teacher_in_evaluation(tiny_clip: ClipModel) -> N
     ],
 )
 def test_task_zero_weights_remove_terms(tiny_clip: ClipModel, weights: LossWeights) -> None:
-    task = lss_parts.build_task(tiny_clip, weights=weights)
-    output = task(lss_parts.draw_batch(2, seed=0), temperatures=lss_parts.TEMPERATURES)
+    task = lss_parts.build_task(tiny_clip)
+    output = lss_parts.compute(task, lss_parts.draw_batch(2, seed=0), weights=weights)
     terms = output.terms
     expected = (
         weights.distill_category * terms["distill_category"]
@@ -119,8 +119,8 @@ def test_task_zero_weights_remove_terms(tiny_clip: ClipModel, weights: LossWeigh
 
 def test_task_without_descriptions_has_category_terms_only(tiny_clip: ClipModel) -> None:
     weights = LossWeights(distill_category=1.0, distill_description=1.0, align=1.0, prior=1.0)
-    task = lss_parts.build_task(tiny_clip, weights=weights, describe=False, spaces="category")
-    output = task(lss_parts.draw_batch(2, seed=0), temperatures=lss_parts.TEMPERATURES)
+    task = lss_parts.build_task(tiny_clip, describe=False, spaces="category")
+    output = lss_parts.compute(task, lss_parts.draw_batch(2, seed=0), weights=weights)
     assert output.terms.keys() == {"distill_category", "prior_category", "total"}
     torch.testing.assert_close(
         output.loss.detach(), output.terms["distill_category"] + output.terms["prior_category"]
@@ -129,7 +129,7 @@ def test_task_without_descriptions_has_category_terms_only(tiny_clip: ClipModel)
 
 def test_task_in_description_space_has_its_terms_only(tiny_clip: ClipModel) -> None:
     task = lss_parts.build_task(tiny_clip, spaces="description")
-    output = task(lss_parts.draw_batch(2, seed=0), temperatures=lss_parts.TEMPERATURES)
+    output = lss_parts.compute(task, lss_parts.draw_batch(2, seed=0))
     assert output.terms.keys() == {"distill_description", "prior_description", "total"}
 
 
@@ -141,8 +141,8 @@ def test_task_description_space_without_descriptions_is_refused(tiny_clip: ClipM
 def test_task_clip_share_scales_all_but_the_prior(tiny_clip: ClipModel) -> None:
     task = lss_parts.build_task(tiny_clip)
     batch = lss_parts.draw_batch(2, seed=0)
-    whole = task(batch, temperatures=lss_parts.TEMPERATURES)
-    shared = task(batch, temperatures=lss_parts.TEMPERATURES, clip_share=0.25)
+    whole = lss_parts.compute(task, batch)
+    shared = lss_parts.compute(task, batch, clip_share=0.25)
     prior = 0.3 * (whole.terms["prior_category"] + whole.terms["prior_description"])
     torch.testing.assert_close(shared.loss.detach(), 0.25 * (whole.loss.detach() - prior) + prior)
     for name in whole.terms:
@@ -151,9 +151,9 @@ def test_task_clip_share_scales_all_but_the_prior(tiny_clip: ClipModel) -> None:
 
 def test_task_prior_goes_through_the_mean_over_workers(tiny_clip: ClipModel) -> None:
     task = lss_parts.build_task(tiny_clip)
-    output = task(
+    output = lss_parts.compute(
+        task,
         lss_parts.draw_batch(2, seed=0),
-        temperatures=lss_parts.TEMPERATURES,
         all_reduce_mean=lambda mean: F.one_hot(torch.tensor(1), len(mean)).float() + 0 * mean,
     )
     num = lss_parts.NUM_CATEGORIES
@@ -166,7 +166,7 @@ def test_task_objectives_under_bf16_autocast_are_float32_of_the_features(
     task = lss_parts.build_task(tiny_clip, full=True)
     batch = lss_parts.draw_batch(3, seed=0, num_local=0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = task(batch, temperatures=lss_parts.TEMPERATURES)
+        output = lss_parts.compute(task, batch)
         pixels = augment_views(
             batch.global_views, batch.augmentation, mean=task.mean, std=task.std
         ).flatten(0, 1)
@@ -181,3 +181,78 @@ def test_task_objectives_under_bf16_autocast_are_float32_of_the_features(
         output.terms["distill_category"], expected.detach(), rtol=1e-5, atol=1e-6
     )
     assert output.loss.dtype == torch.float32
+
+
+REMEMBERING = {"prior_running_mean": 0.5, "centering_momentum": 0.9}
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_task_remembered_means_act_on_each_space(tiny_clip: ClipModel, full: bool) -> None:
+    task = lss_parts.build_task(tiny_clip, full=full, **REMEMBERING)
+    assert task.descriptions is not None
+    matrices = {"category": task.categories, "description": task.descriptions}
+    centers: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
+    for seed in range(3):
+        batch = lss_parts.draw_batch(3, seed=seed)
+        output = lss_parts.compute(task, batch)
+        task.memory = output.memory
+        student, teacher = (features.detach() for features in compute_features(task, batch))
+        students, teachers, expected = {}, {}, {}
+        for name, matrix in matrices.items():
+            students[name], raw = student @ matrix.T, teacher @ matrix.T
+            center = centers.get(name, torch.zeros(len(matrix)))
+            teachers[name] = raw - center
+            centers[name] = 0.9 * center + 0.1 * raw.mean(dim=(0, 1))
+            expected[f"distill_{name}"] = concept_distillation(
+                students[name], teachers[name], **BOTH
+            )
+            mean = torch.softmax(students[name] / 0.3, dim=-1).mean(dim=(0, 1))
+            means[name] = 0.5 * means.get(name, mean) + 0.5 * mean
+            expected[f"prior_{name}"] = (means[name] * (means[name] * len(matrix)).log()).sum()
+        expected["align"] = concept_alignment(
+            students["category"], students["description"],
+            teachers["category"], teachers["description"], link=task.link, **BOTH,
+        )  # fmt: skip
+        for name, value in expected.items():
+            torch.testing.assert_close(output.terms[name], value, rtol=1e-4, atol=1e-5)
+    for name in matrices:
+        torch.testing.assert_close(task.memory[f"center/{name}"], centers[name])
+        torch.testing.assert_close(task.memory[f"prior_mean/{name}"], means[name])
+
+
+def test_task_compare_changes_nothing_it_remembers(tiny_clip: ClipModel) -> None:
+    task = lss_parts.build_task(tiny_clip, **REMEMBERING)
+    batch = lss_parts.draw_batch(2, seed=0)
+    outputs = [lss_parts.compute(task, batch) for _ in range(2)]
+    assert task.memory == {}
+    assert torch.equal(outputs[0].loss, outputs[1].loss)
+    assert not any(value.requires_grad for value in outputs[0].memory.values())
+    assert lss_parts.compute(lss_parts.build_task(tiny_clip), batch).memory == {}
+
+
+def test_task_prototypes_take_the_concepts_place(tiny_clip: ClipModel) -> None:
+    task = lss_parts.build_task(tiny_clip, prototypes=True)
+    batch = lss_parts.draw_batch(3, seed=0)
+    weights = LossWeights(distill_category=9.0, distill_description=9.0, align=9.0, prior=0.5)
+    output = lss_parts.compute(task, batch, weights=weights)
+    assert output.terms.keys() == {"distill_prototypes", "prior_prototypes", "total"}
+    assert task.student_head is not None and task.teacher_head is not None
+    student, teacher = compute_features(task, batch)
+    scores = task.student_head(student), task.teacher_head(teacher)
+    distill = concept_distillation(*scores, **BOTH)
+    prior = uniform_prior(scores[0], student_temperature=0.3)
+    torch.testing.assert_close(output.loss, distill + 0.5 * prior, rtol=1e-4, atol=1e-5)
+    concepts = lss_parts.compute(lss_parts.build_task(tiny_clip), batch)
+    assert output.monitors.keys() == concepts.monitors.keys()
+    for name, value in concepts.monitors.items():
+        torch.testing.assert_close(output.monitors[name], value)
+
+
+def test_task_prototypes_backward_reaches_student_and_head_only(tiny_clip: ClipModel) -> None:
+    task = lss_parts.build_task(tiny_clip, prototypes=True).train()
+    lss_parts.compute(task, lss_parts.draw_batch(3, seed=0)).loss.backward()
+    for suffix, (student, teacher) in task.averaged_pairs().items():
+        assert all(p.grad is not None and p.grad.any() for p in student.parameters()), suffix
+        assert not any(p.requires_grad for p in teacher.parameters()), suffix
+        assert not teacher.training
