@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lssl_ray import build
+from lssl_ray.concepts.bank import resolve_label
 from lssl_ray.concepts.space import ConceptSpace, load_concept_space, save_concept_space
 from lssl_ray.config import RunConfig, flatten_config
 from lssl_ray.engine import Engine, FeatureJob, TrainJob
@@ -120,7 +121,8 @@ def load_splits(config: RunConfig, space: ConceptSpace) -> dict[str, Manifest]:
     splits = {}
     for name, path in config.evaluation.manifests.items():
         manifest = load_manifest(path).usable()
-        unknown = sorted(set(manifest.labels()) - set(space.labels))
+        known = set(space.labels)
+        unknown = sorted({resolve_label(label, known) for label in manifest.labels()} - known)
         records = manifest.records()
         unlabelled = sum(record.label is None for record in records)
         if not records or unlabelled or unknown:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lssl_ray.concepts.bank import resolve_label
 from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.errors import DataError
 from lssl_ray.evaluation.features import FeatureTable
@@ -55,6 +56,8 @@ class SplitResult:
 def compare_zero_shot(table: FeatureTable, manifest: Manifest, space: ConceptSpace) -> SplitResult:
     """Score both encoders' features on the videos that have labels.
 
+    Labels may be the published names of a dataset in the bank (`ApplyEyeMakeup`).
+
     Raises:
         DataError: Videos without labels, or labels the space does not know.
     """
@@ -64,7 +67,8 @@ def compare_zero_shot(table: FeatureTable, manifest: Manifest, space: ConceptSpa
             "has the reasons."
         )
     truth_by_id = {record.video_id: record.label for record in manifest.records()}
-    truth = require_labels([truth_by_id[video_id] for video_id in table.video_ids])
+    labels = require_labels([truth_by_id[video_id] for video_id in table.video_ids])
+    truth = [resolve_label(label, space.labels) for label in labels]
     results = {
         name: compute_zero_shot(features, space.categories, labels=space.labels, truth=truth)
         for name, features in table.features.items()

@@ -3,6 +3,7 @@
 See README.md beside this file for who wrote them and how.
 """
 
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def load_published_names(dataset: str) -> dict[str, str]:
     lines = (_FOLDER / f"{dataset}.tsv").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("\t") for line in lines)
     return {published: phrase for published, phrase in pairs}
+
+
+def resolve_label(label: str, known: Collection[str]) -> str:
+    """A video's label as the vocabulary says it.
+
+    A dataset's published name (`ApplyEyeMakeup`) becomes its phrase where the vocabulary knows
+    the phrase and not the name; any other label stays what it is.
+    """
+    if label in known:
+        return label
+    phrases = (load_published_names(dataset).get(label) for dataset in DATASETS)
+    return next((phrase for phrase in phrases if phrase in known), label)
 
 
 @cache

@@ -113,3 +113,30 @@ def test_compare_zero_shot_no_video_decoded_is_refused(
 
 def test_require_labels_complete_list_passes_in_order() -> None:
     assert require_labels(["b", "a"]) == ["b", "a"]
+
+
+def test_compare_zero_shot_published_names_mean_their_phrases(
+    build_labelled: BuildLabelled, space: ConceptSpace
+) -> None:
+    named = replace(space, labels=("applying eye makeup", "brushing hair"))
+    manifest = build_labelled({"one": "ApplyEyeMakeup", "two": "brush_hair", "three": "brush_hair"})
+    features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    table = FeatureTable(
+        video_ids=("one", "two", "three"),
+        features={"clip": features, "adapted": features},
+        failures=(),
+    )
+    result = compare_zero_shot(table, manifest, named)
+    assert result.clip.per_class == {"applying eye makeup": (1, 1), "brushing hair": (1, 2)}
+
+
+def test_compare_zero_shot_own_label_goes_before_a_published_name(
+    build_labelled: BuildLabelled, space: ConceptSpace
+) -> None:
+    named = replace(space, labels=("clap", "clapping"))  # HMDB51 publishes `clap` for clapping
+    manifest = build_labelled({"one": "clap"})
+    features = torch.tensor([[1.0, 0.0]])
+    table = FeatureTable(
+        video_ids=("one",), features={"clip": features, "adapted": features}, failures=()
+    )
+    assert compare_zero_shot(table, manifest, named).clip.top1 == 1.0
