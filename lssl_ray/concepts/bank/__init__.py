@@ -87,7 +87,7 @@ def resolve_label(label: str, known: Collection[str]) -> str:
     if label in known:
         return label
     phrases = (load_published_names(dataset).get(label) for dataset in DATASETS)
-    return next((phrase for phrase in phrases if phrase in known), label)
+    return next((phrase for phrase in phrases if phrase is not None and phrase in known), label)
 
 
 @cache
