@@ -45,7 +45,7 @@ format: $(READY)  ## rewrite the code in the house format
 ui: $(READY)  ## MLflow over the demo's runs, on loopback
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///demo/mlflow.db
 
-bench: $(READY)  ## the table of docs/demo_gain.md: gain and ablations over seeds (about an hour)
+bench: $(READY)  ## gain and ablations on the demo world over three seeds (an hour and more)
 	$(BIN)/python bench/demo_gain.py
 
 clean:  ## remove what the verbs above made, the environment too
