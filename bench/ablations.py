@@ -1,9 +1,9 @@
-"""What each part of the method does on the demo world: one table over seeds, in half an hour.
+"""What each part of the method does on the demo world: one table over seeds.
 
 Shorter runs than the demo's (2 epochs instead of 6), so that all rows fit: compare rows with each
 other, not with docs/demo_gain.md. Nothing was tuned for any row but the demo's own recipe.
 
-    python bench/ablations.py            # 2 seeds, about 30 minutes on 2 cores
+    python bench/ablations.py            # 2 seeds x 12 rows; not timed as a whole yet
 """
 
 from pathlib import Path

@@ -1,12 +1,12 @@
 """What adaptation gains on the demo world, and which objective brings it: a table over seeds.
 
-Each seed renders another world and trains from scratch; CLIP is the same. Evaluated once, at the
-end, on the world's validation videos; the recipe was chosen on the selection videos of seed 0 only.
+Each seed renders another world and trains from scratch; CLIP is the same. Evaluated at the end, on
+the world's validation videos; settings are compared with --split selection only.
 
-    python bench/demo_gain.py                     # 3 seeds x 6 variants, about an hour on 2 cores
+    python bench/demo_gain.py                     # 3 seeds x 6 variants: an hour and more on 2 cores
     python bench/demo_gain.py --seeds 1 --variants full
 
-Writes docs/demo_gain.md's table to --out, and every run's summary below --folder.
+Prints the table, and writes its figures to --out and every run's summary below --folder.
 """
 
 import json
