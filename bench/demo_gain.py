@@ -3,7 +3,7 @@
 Each seed renders another world and trains from scratch; CLIP is the same. Evaluated at the end, on
 the world's validation videos; settings are compared with --split selection only.
 
-    python bench/demo_gain.py                     # 3 seeds x 6 variants: an hour and more on 2 cores
+    python bench/demo_gain.py                     # 3 seeds x 6 variants: over an hour, 2 cores
     python bench/demo_gain.py --seeds 1 --variants full
 
 Prints the table, and writes its figures to --out and every run's summary below --folder.
