@@ -26,8 +26,8 @@ from lssl_ray.demo.job import FULL, RECIPE, prepare_demo
 from lssl_ray.demo.world import compute_train_labels
 from lssl_ray.display import RunDisplay
 from lssl_ray.engine import FeatureJob, LocalEngine
-from lssl_ray.evaluation.features import EvaluationView
 from lssl_ray.evaluation.report import ADAPTED, CLIP, compare_zero_shot
+from lssl_ray.evaluation.views import SLOW, EvaluationView
 from lssl_ray.model.clip import ClipModel
 from lssl_ray.model.space_time import VideoEncoder
 from lssl_ray.training.augment import augment_views
@@ -132,7 +132,10 @@ def evaluate(
     manifest = load_manifest(config.evaluation.manifests[split]).usable()
     view = EvaluationView(num_frames=config.evaluation.num_frames, size=config.views.global_.size)
     job = FeatureJob(
-        config=config, manifest=manifest, view=view, weights={CLIP: None, ADAPTED: weights}
+        config=config,
+        manifest=manifest,
+        views={SLOW: view},
+        weights={CLIP: None, ADAPTED: weights},
     )
     result = compare_zero_shot(LocalEngine().extract_features(job), manifest, space)
     return 100 * result.clip.top1, 100 * result.adapted.top1

@@ -14,6 +14,7 @@ from lssl_ray.concepts.bank import load_labels
 from lssl_ray.concepts.space import ConceptSpace, build_concept_space, load_concept_space
 from lssl_ray.concepts.vocabulary import Vocabulary
 from lssl_ray.config import RunConfig, dump_config
+from lssl_ray.config.cluster import DECODER_START_MIB
 from lssl_ray.config.objective import TemperatureSchedule, WeightSchedule
 from lssl_ray.config.schema import GlobalViewsSection, LocalViewsSection
 from lssl_ray.errors import ConfigError
@@ -227,6 +228,7 @@ def build_loop_settings(config: RunConfig, *, num_videos: int) -> LoopSettings:
             windows=config.health.windows,
         ),
         run_config=dump_config(config),
+        num_decoders=config.cluster.num_decoders,
     )
 
 
@@ -251,6 +253,7 @@ def build_decode_settings(config: RunConfig) -> DecodeSettings:
         deadline_seconds=data.decode_deadline_seconds,
         recycle_after=data.recycle_decoder_after,
         short_side=data.decode_short_side,
+        memory_limit_mib=config.cluster.decode_memory_mib - DECODER_START_MIB,
     )
 
 

@@ -10,6 +10,10 @@ from typing import Annotated
 import typer
 
 from lssl_ray.cli_concepts import concepts_app
+from lssl_ray.cli_data import data_app
+from lssl_ray.cli_evaluate import evaluate
+from lssl_ray.cli_export import embed, export
+from lssl_ray.cli_use import predict, search
 from lssl_ray.config import dump_config, load_config
 from lssl_ray.config.loading import describe_schema
 from lssl_ray.display import open_display
@@ -21,7 +25,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-data_app = typer.Typer(help="Make and look at manifests of videos.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
@@ -78,54 +81,6 @@ def train(
         )
 
 
-@app.command()
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    manifest: Annotated[Path, typer.Argument(help="Manifest of labelled videos.")],
-    name: Annotated[str, typer.Option(help="Name of these videos in the results.")] = "evaluation",
-    labels: Annotated[
-        Path | None, typer.Option(help="Label file or bank:NAME; default: the labels trained with.")
-    ] = None,
-    local: LocalOption = False,
-) -> None:
-    """Zero-shot accuracy of CLIP and of a run's adapted teacher on labelled videos."""
-    from lssl_ray import commands
-
-    with open_display() as display:
-        commands.evaluate(run, manifest, name=name, labels=labels, local=local, display=display)
-
-
-@data_app.command("index")
-def data_index(
-    paths: Annotated[list[str], typer.Argument(help="Folders or video files.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")] = Path(
-        "manifest.parquet"
-    ),
-    labels: Annotated[
-        str, typer.Option(help="none, folders (the parent folder's name), or a CSV: path,label.")
-    ] = "none",
-    split: Annotated[str | None, typer.Option(help="Split name to file the videos under.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Files probed at a time.")] = 2,
-    deadline: Annotated[float, typer.Option(help="Seconds one file may take.")] = 20.0,
-) -> None:
-    """Probe videos and write a manifest; damaged files are rows with a reason.
-
-    Run again, it probes only new and changed files.
-    """
-    from lssl_ray import commands
-
-    with open_display() as display:
-        commands.index(
-            paths,
-            out,
-            labels=labels,
-            split=split,
-            num_workers=workers,
-            deadline_seconds=deadline,
-            display=display,
-        )
-
-
 @config_app.command("show")
 def config_show(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Print the resolved configuration; it is valid as --config."""
@@ -138,6 +93,9 @@ def config_fields() -> None:
     """List every setting with its default and meaning."""
     typer.echo(describe_schema(), nl=False)
 
+
+for verb in (evaluate, predict, embed, search, export):
+    app.command()(verb)
 
 main: Callable[[], None] = app
 

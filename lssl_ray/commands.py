@@ -10,22 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lssl_ray import build
 from lssl_ray.config import RunConfig, load_config
-from lssl_ray.config.loading import validate_config
 from lssl_ray.display import RunDisplay
 from lssl_ray.engine import Engine, LocalEngine
 from lssl_ray.errors import ConfigError
-from lssl_ray.folder import RunFolder, create_run_folder, open_run_folder, resolve_paths
-from lssl_ray.run import (
-    evaluate_splits,
-    execute_run,
-    load_splits,
-    prepare_space,
-    require_checkpoint,
-)
-from lssl_ray.video.index import IndexReport, index_videos
-from lssl_ray.video.manifest import load_manifest, save_manifest
+from lssl_ray.folder import RunFolder, create_run_folder, open_run_folder
+from lssl_ray.run import execute_run
 
 DEFAULT_FOLDER = "runs"
 
@@ -57,96 +47,13 @@ def train(
         if run_name is not None:
             overrides.append(f"run.name={json.dumps(run_name)}")
         folder, resolved = create_run_folder(load_config(config, overrides), overwrite=overwrite)
-    with _logging_to(folder.log), _sigterm_as_exit():
+    with logging_to(folder.log), sigterm_as_exit():
         summary = execute_run(
             resolved, folder, open_engine=pick_engine(local=local), display=display
         )
     display.show_results(summary)
     display.show_lines(*_describe_end(summary, folder, resolved))
     return summary
-
-
-def evaluate(
-    run: Path,
-    manifest: Path,
-    *,
-    name: str,
-    labels: Path | None,
-    local: bool,
-    display: RunDisplay,
-) -> dict[str, Any]:
-    """Zero-shot accuracy of CLIP and of a run's teacher on labelled videos.
-
-    Raises:
-        LsslError: What is wrong and what to do.
-    """
-    folder, config = open_run_folder(run.absolute(), [])
-    data = config.model_dump(mode="json", by_alias=True)
-    data["evaluation"]["manifests"] = {name: str(manifest)}
-    if labels is not None:
-        data["evaluation"]["labels"] = str(labels)
-    config = resolve_paths(validate_config(data))
-    checkpoint = require_checkpoint(folder)
-    display.show_phase("Reading the manifest and CLIP")
-    clip = build.build_clip(config)
-    space = prepare_space(config, clip, folder)
-    space = build.build_evaluation_space(config, clip, space)
-    splits = load_splits(config, space)
-    with _logging_to(folder.log), _sigterm_as_exit():
-        engine = pick_engine(local=local)(config)
-        try:
-            display.show_phase("Evaluating before and after")
-            results = evaluate_splits(
-                config,
-                splits,
-                space,
-                engine=engine,
-                folder=folder,
-                teacher=checkpoint / "teacher.safetensors",
-            )
-        finally:
-            engine.close()
-    outcome = {"zero_shot": {split: result.to_json() for split, result in results.items()}}
-    path = folder.artifacts / f"zero_shot_{name}.json"
-    path.write_text(json.dumps(outcome["zero_shot"][name], indent=2), encoding="utf-8")
-    display.show_results(outcome)
-    display.show_lines(f"Checkpoint: {checkpoint}", f"Written: {path}")
-    return outcome
-
-
-def index(
-    paths: Sequence[str],
-    out: Path,
-    *,
-    labels: str,
-    split: str | None,
-    num_workers: int,
-    deadline_seconds: float,
-    display: RunDisplay,
-) -> IndexReport:
-    """Probe videos into a manifest; with an existing one, only what is new or changed.
-
-    Raises:
-        DataError: No videos, or labels that don't fit.
-    """
-    previous = load_manifest(str(out)) if out.exists() else None
-
-    def on_progress(done: int, total: int, bad: int) -> None:
-        display.show_count(done, total, f"{bad} bad")
-
-    display.show_phase("Probing videos")
-    manifest, report = index_videos(
-        paths,
-        labels=labels,
-        split=split,
-        num_workers=num_workers,
-        deadline_seconds=deadline_seconds,
-        on_progress=on_progress,
-        previous=previous,
-    )
-    save_manifest(manifest, str(out))
-    display.show_lines(*_describe_index(report, out))
-    return report
 
 
 def pick_engine(*, local: bool) -> Callable[[RunConfig], Engine]:
@@ -186,35 +93,8 @@ def _describe_end(summary: dict[str, Any], folder: RunFolder, config: RunConfig)
     return lines
 
 
-def _describe_index(report: IndexReport, out: Path) -> list[str]:
-    lines = [
-        f"{report.num_ok} usable and {report.num_bad} bad of {report.num_files} videos in "
-        f"{report.seconds:.1f} s ({report.num_reused} known from before)",
-    ]
-    for reason, count in sorted(report.bad_by_reason.items()):
-        lines.append(f"  bad: {reason} {count}")
-    if num_by_pyav := report.num_by_reader.get("pyav", 0):
-        lines.append(f"  read by pyav because decord refuses or misreads them: {num_by_pyav}")
-    if report.num_shortened:
-        lines.append(f"  usable up to a damaged part (column `detail`): {report.num_shortened}")
-    if report.num_duplicates:
-        lines.append(f"  the same file met again: {report.num_duplicates}")
-    if report.ignored_by_extension:
-        ignored = ", ".join(
-            f"{extension or 'none'} {count}"
-            for extension, count in sorted(report.ignored_by_extension.items())
-        )
-        lines.append(f"  not video by extension, ignored: {ignored}")
-    if report.num_unlabelled:
-        lines.append(f"  without label: {report.num_unlabelled}")
-    if report.unmatched_label_rows:
-        lines.append(f"  label rows without a video: {report.unmatched_label_rows}")
-    lines.append(f"Manifest: {out}")
-    return lines
-
-
 @contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
+def logging_to(path: Path) -> Iterator[None]:
     """Library talk goes to the run's log, warnings of ours to the person as well.
 
     Ray's native code writes to the process' standard error, past Python: that, too, is moved to
@@ -242,7 +122,7 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
+def sigterm_as_exit() -> Iterator[None]:
     """A terminated job unwinds like Ctrl-C, so that the tracked run ends as KILLED."""
 
     def leave(signum: int, frame: FrameType | None) -> None:

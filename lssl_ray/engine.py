@@ -4,7 +4,7 @@
 protocol and never knows which.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,14 +15,18 @@ from lssl_ray import build
 from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.config import RunConfig
 from lssl_ray.evaluation.features import (
-    EvaluationView,
     FeatureTable,
-    decode_view,
-    encode_views,
+    ViewFeatures,
+    decode_views,
+    encode_view_features,
+    join_features,
 )
+from lssl_ray.evaluation.interpolation import interpolate_weights
+from lssl_ray.evaluation.views import EvaluationView
 from lssl_ray.model.clip import ImageTower
 from lssl_ray.model.space_time import VideoEncoder
-from lssl_ray.tracking.journal import Journal
+from lssl_ray.tracking.journal import QUARANTINE_FILE, Journal, read_rows
+from lssl_ray.training.audit import file_positions
 from lssl_ray.training.checkpoint import find_latest_checkpoint, load_checkpoint, load_weights
 from lssl_ray.training.context import LocalContext
 from lssl_ray.training.loop import run_loop
@@ -30,6 +34,7 @@ from lssl_ray.types import ClipFailure, Progress
 from lssl_ray.video.isolation import DecodeProcess
 from lssl_ray.video.loader import iterate_batches
 from lssl_ray.video.manifest import Manifest
+from lssl_ray.video.offenders import count_offences
 
 
 @dataclass(frozen=True)
@@ -50,20 +55,41 @@ class TrainJob:
 
 
 @dataclass(frozen=True)
+class Interpolated:
+    """Weights between CLIP's and adapted ones.
+
+    Attributes:
+        adapted: Safetensors file of the adapted encoder.
+        alpha: 0 for CLIP, 1 for the adapted ones.
+    """
+
+    adapted: Path
+    alpha: float
+
+
+# Of a named encoder: a safetensors file, a mixture, or None for CLIP itself.
+EncoderWeights = Path | Interpolated | None
+
+
+@dataclass(frozen=True)
 class FeatureJob:
     """Features of a manifest under named encoders.
 
     Attributes:
         config: Says which CLIP, how to open videos, on what to compute.
         manifest: Usable videos only.
-        view: How each video is looked at.
-        weights: Encoder name to its safetensors file; None for CLIP itself.
+        views: How each video is looked at, by name; all of them from one decoding.
+        weights: Encoder name to its weights.
     """
 
     config: RunConfig
     manifest: Manifest
-    view: EvaluationView
-    weights: Mapping[str, Path | None]
+    views: Mapping[str, EvaluationView]
+    weights: Mapping[str, EncoderWeights]
+
+
+# Told how many videos of how many are done, and how many of those did not decode.
+OnFeatures = Callable[[int, int, int], None]
 
 
 class Engine(Protocol):
@@ -72,7 +98,9 @@ class Engine(Protocol):
     def train(self, job: TrainJob) -> Progress:
         """Train to the end of the session; the last checkpoint holds the result."""
 
-    def extract_features(self, job: FeatureJob) -> FeatureTable:
+    def extract_features(
+        self, job: FeatureJob, *, on_progress: OnFeatures | None = None
+    ) -> FeatureTable:
         """Decode and encode every video of a manifest."""
 
     def close(self) -> None:
@@ -100,6 +128,7 @@ class LocalEngine:
             )
         journal = Journal(job.run_folder)
         journal.rewind(progress.step)
+        quarantine = read_rows(job.run_folder / QUARANTINE_FILE)
         batches = iterate_batches(
             job.manifest,
             build.build_plan(config, num_videos=num_videos),
@@ -109,7 +138,12 @@ class LocalEngine:
             settings=build.build_decode_settings(config),
             num_decoders=config.cluster.num_decoders,
             device=device,
+            offences=count_offences(quarantine),
         )
+        if config.data.audit:
+            batches = file_positions(
+                batches, steps_done=progress.step, rank=0, append=journal.append
+            )
         context = LocalContext(
             job.run_folder,
             device=device,
@@ -126,7 +160,9 @@ class LocalEngine:
             context=context,
         )
 
-    def extract_features(self, job: FeatureJob) -> FeatureTable:
+    def extract_features(
+        self, job: FeatureJob, *, on_progress: OnFeatures | None = None
+    ) -> FeatureTable:
         """Decode and encode in this process."""
         device = torch.device("cuda" if job.config.cluster.use_gpu else "cpu")
         torch.set_num_threads(job.config.cluster.cpus_per_worker)
@@ -135,26 +171,36 @@ class LocalEngine:
         settings = build.build_decode_settings(job.config)
         ids: list[str] = []
         failures: list[ClipFailure] = []
-        rows: dict[str, list[torch.Tensor]] = {name: [] for name in encoders}
+        rows: dict[tuple[str, str], list[ViewFeatures]] = {
+            (name, view): [] for name in encoders for view in job.views
+        }
         with DecodeProcess(
             deadline_seconds=settings.deadline_seconds,
             recycle_after=settings.recycle_after,
             short_side=settings.short_side,
+            memory_limit_mib=settings.memory_limit_mib,
         ) as process:
-            for record in job.manifest.records():
-                frames = decode_view(process, record, job.view)
-                if isinstance(frames, ClipFailure):
-                    failures.append(frames)
-                    continue
-                ids.append(record.video_id)
-                batch = torch.from_numpy(frames)[None].to(device)
-                for name, encoder in encoders.items():
-                    rows[name].append(
-                        encode_views(encoder, batch, mean=tower.mean, std=tower.std).cpu()
-                    )
+            for number in range(len(job.manifest)):
+                record = job.manifest.row(number)
+                decoded = decode_views(process, record, list(job.views.values()))
+                if isinstance(decoded, ClipFailure):
+                    failures.append(decoded)
+                else:
+                    ids.append(record.video_id)
+                    for view, frames in zip(job.views, decoded, strict=True):
+                        batch = torch.from_numpy(frames)[None].to(device)
+                        for name, encoder in encoders.items():
+                            rows[name, view].append(
+                                encode_view_features(encoder, batch, mean=tower.mean, std=tower.std)
+                            )
+                if on_progress is not None:
+                    on_progress(number + 1, len(job.manifest), len(failures))
         return FeatureTable(
             video_ids=tuple(ids),
-            features={name: torch.cat(values) for name, values in rows.items() if values},
+            features={
+                name: {view: join_features(rows[name, view]) for view in job.views}
+                for name in (encoders if ids else ())
+            },
             failures=tuple(failures),
         )
 
@@ -165,15 +211,23 @@ class LocalEngine:
 def load_encoders(
     config: RunConfig,
     tower: ImageTower,
-    weights: Mapping[str, Path | None],
+    weights: Mapping[str, EncoderWeights],
     *,
     device: torch.device,
 ) -> dict[str, VideoEncoder]:
-    """Named encoders in evaluation mode: CLIP as it came, or with weights from checkpoints."""
+    """Named encoders in evaluation mode: CLIP as it came, from checkpoints, or in between."""
     encoders = {}
-    for name, path in weights.items():
-        encoder = build.build_encoder(config, tower).eval().requires_grad_(False)
-        if path is not None:
-            load_weights(encoder, path)
+    for name, source in weights.items():
+        # Random temporal weights have no effect in CLIP itself, but are a part of mixtures.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.run.seed)
+            encoder = build.build_encoder(config, tower).eval().requires_grad_(False)
+        if isinstance(source, Interpolated):
+            clip = {key: value.clone() for key, value in encoder.state_dict().items()}
+            load_weights(encoder, source.adapted)
+            mixed = interpolate_weights(clip, encoder.state_dict(), alpha=source.alpha)
+            encoder.load_state_dict(mixed)
+        elif source is not None:
+            load_weights(encoder, source)
         encoders[name] = encoder.to(device)
     return encoders

@@ -33,6 +33,7 @@ RESUMABLE_KEYS = (
     "run.checkpoints_to_keep",
     "data.max_bad_fraction",
     "data.decode_deadline_seconds",
+    "data.audit",
 )
 
 

@@ -40,7 +40,7 @@ CURVES = {
     "health": ("health/mean_prediction_entropy", "health/sample_entropy", "health/agreement"),
     "gradient norm": ("gradient_norm/pretrained", "gradient_norm/temporal", "gradient_norm/head"),
     "clips per second": ("data/clips_per_second",),
-    "data wait share": ("data/wait_share",),
+    "data path": ("data/wait_share", "data/decoder_busy_share", "data/batches_ready"),
     "learning rate": ("schedule/pretrained_rate", "schedule/temporal_rate"),
 }
 

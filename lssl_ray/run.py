@@ -13,8 +13,8 @@ from lssl_ray.concepts.space import ConceptSpace, load_concept_space, save_conce
 from lssl_ray.config import RunConfig, flatten_config
 from lssl_ray.engine import Engine, FeatureJob, TrainJob
 from lssl_ray.errors import CheckpointError, DataError
-from lssl_ray.evaluation.features import EvaluationView
 from lssl_ray.evaluation.report import ADAPTED, CLIP, SplitResult, compare_zero_shot
+from lssl_ray.evaluation.views import SLOW, EvaluationView
 from lssl_ray.folder import RunFolder
 from lssl_ray.model.clip import ClipModel, ImageTower
 from lssl_ray.pictures import draw_contact_sheet, draw_curves, draw_zero_shot
@@ -154,7 +154,10 @@ def evaluate_splits(
     results = {}
     for name, manifest in splits.items():
         job = FeatureJob(
-            config=config, manifest=manifest, view=view, weights={CLIP: None, ADAPTED: teacher}
+            config=config,
+            manifest=manifest,
+            views={SLOW: view},
+            weights={CLIP: None, ADAPTED: teacher},
         )
         table = engine.extract_features(job)
         step = int(teacher.parent.name.removeprefix("step_"))
@@ -164,8 +167,17 @@ def evaluate_splits(
     return results
 
 
-def open_tracker(config: RunConfig, folder: RunFolder, *, manifest_digest: str) -> Tracker:
-    """MLflow when the configuration names a store, else nothing."""
+def open_tracker(
+    config: RunConfig, folder: RunFolder, *, manifest_digest: str, reopen: bool = True
+) -> Tracker:
+    """MLflow when the configuration names a store, else nothing.
+
+    Args:
+        config: Names the store.
+        folder: The run's own.
+        manifest_digest: Becomes a tag of a new run.
+        reopen: False adds to a run that is there, and leaves its status as it is.
+    """
     if config.tracking.uri is None:
         return NullTracker()
     # Read when mlflow is imported. Sent to nobody unless the user says so.
@@ -182,6 +194,7 @@ def open_tracker(config: RunConfig, folder: RunFolder, *, manifest_digest: str) 
             "lssl.manifest_digest": manifest_digest,
             "lssl.git_commit": find_git_commit() or "none",
         },
+        reopen=reopen,
     )
 
 

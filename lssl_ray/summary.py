@@ -52,7 +52,7 @@ def build_summary(
         "num_workers": config.cluster.num_workers,
         "manifest_digest": manifest_digest,
         "clip_digest": clip_digest,
-        "versions": {"python": platform.python_version(), **_find_versions()},
+        "versions": {"python": platform.python_version(), **find_versions()},
         "git_commit": find_git_commit(),
     }
 
@@ -67,7 +67,8 @@ def find_git_commit() -> str | None:
     return done.stdout.strip()
 
 
-def _find_versions() -> dict[str, str]:
+def find_versions() -> dict[str, str]:
+    """Releases of the packages that decide results; what is not installed says so."""
     versions = {}
     for name in _PACKAGES:
         try:

@@ -37,6 +37,8 @@ class ClipFailure:
         detail: One line from the decoder or the operating system.
         seconds: How long the attempt took.
         epoch: Epoch of the visit, counted from 0.
+        position: Run-wide index of the visit; -1 outside training.
+        tried: False when the video had killed its decoder before and was left out.
     """
 
     video_id: str
@@ -45,6 +47,23 @@ class ClipFailure:
     detail: str
     seconds: float
     epoch: int
+    position: int = -1
+    tried: bool = True
+
+
+@dataclass(frozen=True)
+class FeedStats:
+    """How a batch came to be.
+
+    Attributes:
+        decode_seconds: Time that decoders spent on its clips, failed ones included, summed.
+        num_tried: Clips that a decoder worked on.
+        batches_ready: Batches that waited, whole and on the device, when this one was asked for.
+    """
+
+    decode_seconds: float = 0.0
+    num_tried: int = 0
+    batches_ready: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,7 @@ class ClipBatch:
         positions: Run-wide index of each decoded clip.
         video_ids: Manifest id of each decoded clip.
         failures: Clips of this batch that could not be decoded; they are in no tensor.
+        feed: What it took to get it here; decides nothing.
     """
 
     global_views: UInt8[Tensor, "clips globals frames height width 3"]
@@ -67,6 +87,7 @@ class ClipBatch:
     positions: tuple[int, ...]
     video_ids: tuple[str, ...]
     failures: tuple[ClipFailure, ...] = ()
+    feed: FeedStats = FeedStats()
 
     @property
     def num_clips(self) -> int:

@@ -63,6 +63,16 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> tiny.VideoSet:
     return tiny.write_video_set(tmp_path_factory.mktemp("videos"))
 
 
+@pytest.fixture(scope="session")
+def trained_run(
+    tmp_path_factory: pytest.TempPathFactory, tiny_clip_dir: Path, videos: tiny.VideoSet
+) -> Path:
+    """A finished run whose teacher is far from CLIP and attends over time; read only."""
+    folder = tmp_path_factory.mktemp("trained")
+    values = tiny.build_recipe_values(tiny_clip_dir, videos, run_folder=folder / "runs")
+    return tiny.train_run(values, folder)
+
+
 @pytest.fixture
 def build_config(
     tiny_clip_dir: Path, videos: tiny.VideoSet, tmp_path: Path

@@ -4,6 +4,7 @@ Imported as `tiny` (pytest puts this folder on the path); the same things come a
 `conftest.py`.
 """
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from open_clip.model import CLIP
+from rich.console import Console
 from safetensors.torch import save_file
 
+from lssl_ray import commands
 from lssl_ray.config import RunConfig
 from lssl_ray.config.loading import apply_override, validate_config
+from lssl_ray.display import RunDisplay
 from lssl_ray.video.index import index_videos
 from lssl_ray.video.manifest import save_manifest
 
@@ -169,3 +173,27 @@ def build_run_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> R
     for override in overrides:
         apply_override(values, override)
     return validate_config(values)
+
+
+def train_run(values: dict[str, Any], folder: Path) -> Path:
+    """Train as `lssl-ray train --local` does, fast and far; returns the run's folder."""
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    overrides = [
+        "optim.max_steps=4",
+        "optim.learning_rate=0.05",
+        "optim.temporal_rate_factor=200.0",
+        "optim.teacher_momentum=[0.2, 0.2]",
+        "run.name=trained",
+    ]
+    with RunDisplay(Console(file=io.StringIO())) as display:
+        commands.train(
+            config=recipe,
+            overrides=overrides,
+            run_name=None,
+            resume=None,
+            overwrite=False,
+            local=True,
+            display=display,
+        )
+    return Path(values["run"]["folder"]) / "trained"

@@ -4,7 +4,7 @@ from lssl_ray.cluster.features import extract_features_on_ray
 from lssl_ray.cluster.session import start_ray, stop_ray
 from lssl_ray.cluster.train import train_on_ray
 from lssl_ray.config import RunConfig
-from lssl_ray.engine import FeatureJob, TrainJob
+from lssl_ray.engine import FeatureJob, OnFeatures, TrainJob
 from lssl_ray.evaluation.features import FeatureTable
 from lssl_ray.types import Progress
 
@@ -19,9 +19,11 @@ class RayEngine:
         """Train on Ray Train workers fed by Ray Data."""
         return train_on_ray(job)
 
-    def extract_features(self, job: FeatureJob) -> FeatureTable:
+    def extract_features(
+        self, job: FeatureJob, *, on_progress: OnFeatures | None = None
+    ) -> FeatureTable:
         """Decode and encode through Ray Data."""
-        return extract_features_on_ray(job)
+        return extract_features_on_ray(job, on_progress=on_progress)
 
     def close(self) -> None:
         """Leave Ray."""

@@ -1,52 +1,33 @@
 """Ray Train wiring: a `TorchTrainer` whose workers run `training/loop.py`."""
 
-import logging
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import ray
-import ray.train.torch
+import ray.train
 import torch
-import torch.distributed
-from ray.data import DataIterator, Dataset, ExecutionOptions
-from ray.train import (
-    Checkpoint,
-    CheckpointConfig,
-    DataConfig,
-    FailureConfig,
-    ScalingConfig,
-)
+from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from torch import Tensor
 
 from lssl_ray import build
-from lssl_ray.cluster.data import ClipStream, build_clip_dataset, check_positions
+from lssl_ray.cluster.context import RayContext
+from lssl_ray.cluster.data import ClipStream, check_positions
+from lssl_ray.cluster.desk import open_desk
 from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.config import RunConfig, load_config_text
 from lssl_ray.config import dump_config as dump
 from lssl_ray.engine import TrainJob
 from lssl_ray.errors import ClusterError, DataError, LsslError, TrainingError
-from lssl_ray.tracking.journal import Journal
-from lssl_ray.training.checkpoint import (
-    CHECKPOINTS_FOLDER,
-    find_latest_checkpoint,
-    load_checkpoint,
-    load_progress,
-)
-from lssl_ray.training.context import Record
+from lssl_ray.training.audit import file_positions
+from lssl_ray.training.checkpoint import find_latest_checkpoint, load_checkpoint
 from lssl_ray.training.loop import run_loop
-from lssl_ray.types import ClipBatch, Progress
-from lssl_ray.video.pipeline import unpack_batch
-
-logger = logging.getLogger(__name__)
+from lssl_ray.types import Progress
+from lssl_ray.video.ahead import iterate_on_device
+from lssl_ray.video.pipeline import Columns
 
 BATCHES_AHEAD = 2
-_DATASET = "clips"
 
 
 @dataclass(frozen=True)
@@ -57,70 +38,7 @@ class WorkerPayload:
     run_folder: str
     num_videos: int
     space: ConceptSpace
-    journal: Any
-
-
-@ray.remote(num_cpus=0)
-class JournalActor:
-    """The run folder's journal, on the driver's node, for workers wherever they are."""
-
-    def __init__(self, run_folder: str) -> None:
-        self._journal = Journal(Path(run_folder))
-
-    def append(self, kind: str, record: dict[str, Any]) -> None:
-        """Add one row."""
-        self._journal.append(kind, record)
-
-    def rewind(self, step: int) -> None:
-        """Drop rows after a step."""
-        self._journal.rewind(step)
-
-
-class RayContext:
-    """`TrainContext` of a Ray Train worker."""
-
-    def __init__(self, journal: Any) -> None:
-        context = ray.train.get_context()
-        self.rank = context.get_world_rank()
-        self.world_size = context.get_world_size()
-        self.device = ray.train.torch.get_device()
-        self._journal = journal
-        self._unconfirmed: list[ray.ObjectRef[None]] = []
-
-    def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """Sum over workers."""
-        if self.world_size > 1:
-            torch.distributed.all_reduce(values)
-        return values
-
-    def record_metrics(self, record: Record) -> None:
-        """Send a row to the journal without waiting for it."""
-        self._send("metrics", record)
-
-    def record_failure(self, record: Record) -> None:
-        """Send a quarantine row."""
-        self._send("quarantine", record)
-
-    def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
-        """Write locally, let Ray put all workers' files into the run's storage, wait for both.
-
-        Rows are confirmed first: a run that resumes here has every row up to here.
-        """
-        ray.get(self._unconfirmed)
-        self._unconfirmed.clear()
-        staging = tempfile.mkdtemp(prefix="lssl-checkpoint-")
-        try:
-            write(Path(staging))
-            ray.train.report(
-                {"checkpoint": name},
-                checkpoint=Checkpoint.from_directory(staging),
-                checkpoint_dir_name=f"{CHECKPOINTS_FOLDER}/{name}",
-            )
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-    def _send(self, kind: str, record: Record) -> None:
-        self._unconfirmed.append(self._journal.append.remote(kind, dict(record)))
+    desk: Any
 
 
 def train_on_ray(job: TrainJob) -> Progress:
@@ -129,45 +47,25 @@ def train_on_ray(job: TrainJob) -> Progress:
     Raises:
         LsslError: What a worker refused to go on with; a ClusterError when workers kept dying.
     """
-    config, run_folder = job.config, job.run_folder
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    journal = cast(Any, JournalActor).options(scheduling_strategy=here).remote(str(run_folder))
-    manifest = ray.put(job.manifest)
-    num_videos = len(job.manifest)
-
-    def build_dataset() -> Dataset:
-        # Called anew at every start of the workers: after a failure, from the last checkpoint.
-        stream = build_stream(config, _load_latest_progress(run_folder), num_videos=num_videos)
-        return build_clip_dataset(stream, manifest)
-
-    cluster = config.cluster
+    config, run_folder, cluster = job.config, job.run_folder, job.config.cluster
+    desk = open_desk(run_folder, job.manifest, decode_labels=cluster.decode_labels)
+    payload = WorkerPayload(
+        config=dump(config),
+        run_folder=str(run_folder),
+        num_videos=len(job.manifest),
+        space=job.space,
+        desk=desk,
+    )
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={
-            "payload": WorkerPayload(
-                config=dump(config),
-                run_folder=str(run_folder),
-                num_videos=num_videos,
-                space=job.space,
-                journal=journal,
-            )
-        },
-        scaling_config=ScalingConfig(
-            num_workers=cluster.num_workers,
-            use_gpu=cluster.use_gpu,
-            resources_per_worker={
-                "CPU": cluster.cpus_per_worker,
-                **({"GPU": 1} if cluster.use_gpu else {}),
-            },
-        ),
+        train_loop_config={"payload": payload},
+        scaling_config=_build_scaling(config),
         run_config=ray.train.RunConfig(
             name=run_folder.name,
             storage_path=str(run_folder.parent),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=config.run.checkpoints_to_keep),
         ),
-        datasets={_DATASET: build_dataset},
-        dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
     )
     try:
         result = trainer.fit()
@@ -177,7 +75,7 @@ def train_on_ray(job: TrainJob) -> Progress:
             f"The last error:\n{error}\nResume with: lssl-ray train --resume {config.run.name}"
         ) from error
     finally:
-        ray.kill(journal)
+        ray.kill(desk)
     return _read_outcome(cast(dict[str, Any], result.return_value))
 
 
@@ -194,6 +92,8 @@ def build_stream(config: RunConfig, progress: Progress, *, num_videos: int) -> C
         recipe=build.build_recipe(config),
         settings=build.build_decode_settings(config),
         num_decoders=config.cluster.num_decoders,
+        decode_memory_mib=config.cluster.decode_memory_mib,
+        max_segment_units=config.cluster.segment_units,
     )
 
 
@@ -212,7 +112,7 @@ def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
 
 def _run_worker(payload: WorkerPayload) -> Progress:
     config = load_config_text(payload.config)
-    context = RayContext(payload.journal)
+    context = RayContext(payload.desk)
     torch.set_num_threads(config.cluster.cpus_per_worker)
     torch.manual_seed(config.run.seed)
     parts = build.build_train_parts(
@@ -229,36 +129,65 @@ def _run_worker(payload: WorkerPayload) -> Progress:
             checkpoint, task=parts.task, optimizer=parts.optimizer, rank=context.rank
         )
     if context.rank == 0:
-        ray.get(payload.journal.rewind.remote(progress.step))
+        ray.get(payload.desk.begin_session.remote(progress.step))
+    context.all_reduce_sum(torch.zeros(1, device=context.device))  # others wait for the line above
     stream = build_stream(config, progress, num_videos=payload.num_videos)
+    blocks = iterate_blocks(stream, rank=context.rank, desk=payload.desk)
+    batches = iterate_on_device(blocks, device=context.device)
+    if config.data.audit:
+        batches = file_positions(
+            batches, steps_done=progress.step, rank=context.rank, append=context.append
+        )
     return run_loop(
         parts.task,
         parts.optimizer,
         parts.schedules,
-        _iterate_shard(ray.train.get_dataset_shard(_DATASET), stream, context),
+        batches,
         progress=progress,
         settings=build.build_loop_settings(config, num_videos=payload.num_videos),
         context=context,
     )
 
 
-def _iterate_shard(
-    shard: DataIterator, stream: ClipStream, context: RayContext
-) -> Iterator[ClipBatch]:
-    blocks = shard.iter_batches(
-        batch_size=stream.clips_per_worker,
-        batch_format="numpy",
-        prefetch_batches=BATCHES_AHEAD,
+def iterate_blocks(stream: ClipStream, *, rank: int, desk: Any) -> Generator[Columns, None, None]:
+    """One worker's blocks, one per step of the session, segment after segment.
+
+    Args:
+        stream: The session's clips; the same for all workers.
+        rank: Of this worker.
+        desk: Runs Ray Data for all workers; see `desk.RunDesk`.
+
+    Raises:
+        RuntimeError: Ray Data delivered other clips than the plan says.
+    """
+    for segment in range(stream.num_segments):
+        shard = ray.get(desk.open_segment.remote(stream, segment, rank))
+        blocks = shard.iter_batches(
+            batch_size=stream.clips_per_worker,
+            batch_format="numpy",
+            prefetch_batches=BATCHES_AHEAD,
+        )
+        for step, columns in zip(stream.segment_steps(segment), blocks, strict=True):
+            unit = step * stream.num_workers + rank
+            check_positions(
+                columns,
+                expected_start=stream.unit_start(unit),
+                num_positions=stream.plan.num_positions,
+            )
+            yield columns
+
+
+def _build_scaling(config: RunConfig) -> ScalingConfig:
+    cluster = config.cluster
+    return ScalingConfig(
+        num_workers=cluster.num_workers,
+        use_gpu=cluster.use_gpu,
+        resources_per_worker={
+            "CPU": cluster.cpus_per_worker,
+            **({"GPU": 1} if cluster.use_gpu else {}),
+        },
+        label_selector=cluster.train_labels or None,
     )
-    for step, columns in enumerate(blocks):
-        unit = step * stream.num_workers + context.rank
-        check_positions(columns, expected_start=stream.unit_start(unit))
-        yield unpack_batch(columns, device=context.device)
-
-
-def _load_latest_progress(run_folder: Path) -> Progress:
-    checkpoint = find_latest_checkpoint(run_folder)
-    return Progress() if checkpoint is None else load_progress(checkpoint)
 
 
 def _read_outcome(outcome: dict[str, Any]) -> Progress:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from lssl_ray.config.cluster import ClusterSection
+from lssl_ray.config.data import DataSection
 from lssl_ray.config.model import ModelSection
 from lssl_ray.config.objective import (
     HealthSection,
@@ -59,24 +61,6 @@ class ClipSection(Section):
     )
     precision: Literal["float32", "bf16"] = Field(
         default="float32", description="Arithmetic of the towers; losses are always float32."
-    )
-
-
-class DataSection(Section):
-    """Unlabelled training videos."""
-
-    manifest: str = Field(description="Parquet manifest from `lssl-ray data index`.")
-    max_bad_fraction: Share = Field(
-        default=0.05, description="Share of undecodable clips above which the run ends."
-    )
-    decode_deadline_seconds: Positive = Field(
-        default=30.0, description="Longest time one video may take before its decoder is killed."
-    )
-    decode_short_side: Annotated[int, Field(ge=32)] = Field(
-        default=512, description="Larger pictures are reduced to this short side on decoding, px."
-    )
-    recycle_decoder_after: Count = Field(
-        default=500, description="Videos after which a decoder process is replaced."
     )
 
 
@@ -194,22 +178,6 @@ class EvaluationSection(Section):
     )
     num_frames: Count = Field(default=8, description="Frames per video, evenly spaced.")
     size: Count | None = Field(default=None, description="Centre view, px; null: global size.")
-
-
-class ClusterSection(Section):
-    """Where and how wide the run is."""
-
-    address: Literal["local", "auto"] = Field(
-        default="local",
-        description="`local` starts Ray here; `auto` joins RAY_ADDRESS (set by ray job submit).",
-    )
-    num_workers: Count = Field(default=1, description="Training processes.")
-    use_gpu: bool = Field(default=False, description="One GPU per worker.")
-    cpus_per_worker: Count = Field(default=1, description="Cores, and torch threads, per worker.")
-    num_decoders: Count = Field(default=1, description="Decoding processes, one core each.")
-    max_failures: Annotated[int, Field(ge=0)] = Field(
-        default=3, description="Worker failures to recover from before giving up."
-    )
 
 
 class TrackingSection(Section):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lssl_ray import commands
+from lssl_ray import commands, indexing
 from lssl_ray.demo.packed_clip import unpack_tiny_clip
 from lssl_ray.demo.world import SPLITS, render_world
 from lssl_ray.display import RunDisplay
@@ -97,7 +97,7 @@ def prepare_demo(folder: Path, *, size: DemoSize, seed: int, display: RunDisplay
     for split in SPLITS:
         manifests[split] = world / f"{split}.parquet"
         if not manifests[split].exists():
-            commands.index(
+            indexing.index(
                 [str(world / split)],
                 manifests[split],
                 labels="none" if split == "train" else "folders",

@@ -1,6 +1,7 @@
 """Before and after, side by side: CLIP's frame average and the adapted teacher on one split."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,18 @@ from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.errors import DataError
 from lssl_ray.evaluation.features import FeatureTable
 from lssl_ray.evaluation.zero_shot import ZeroShotResult, compute_zero_shot
-from lssl_ray.video.manifest import Manifest
+from lssl_ray.types import ClipFailure
+from lssl_ray.video.manifest import Manifest, VideoRecord
 
 CLIP, ADAPTED = "clip", "adapted"
+EXCLUSION_RULE = (
+    "A video that can't be decoded is left out of every figure (excluded_undecodable), for all "
+    "models alike; beside each top-1 stands the one that counts it as wrong."
+)
+SWEEP_WARNING = (
+    "Alpha must not be chosen on these videos: a value picked at the best point here has seen the "
+    "test. Choose it on other labelled videos, or report the whole curve."
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,10 @@ def compare_zero_shot(table: FeatureTable, manifest: Manifest, space: ConceptSpa
     labels = require_labels([truth_by_id[video_id] for video_id in table.video_ids])
     truth = [resolve_label(label, space.labels) for label in labels]
     results = {
-        name: compute_zero_shot(features, space.categories, labels=space.labels, truth=truth)
-        for name, features in table.features.items()
+        name: compute_zero_shot(
+            table.joint(name), space.categories, labels=space.labels, truth=truth
+        )
+        for name in table.features
     }
     return SplitResult(
         clip=results[CLIP], adapted=results[ADAPTED], num_excluded=len(table.failures)
@@ -91,3 +103,40 @@ def require_labels(labels: Sequence[str | None]) -> list[str]:
             "no label. Index them again with --labels folders or --labels FILE.csv."
         )
     return known
+
+
+def describe_excluded(failures: Sequence[ClipFailure]) -> dict[str, Any]:
+    """Videos that take part in no figure: counts by reason, then every one."""
+    counts = Counter(failure.reason for failure in failures)
+    return {
+        "rule": EXCLUSION_RULE,
+        "count": len(failures),
+        "by_reason": dict(counts.most_common()),
+        "videos": [
+            {
+                "video_id": failure.video_id,
+                "path": failure.path,
+                "reason": failure.reason,
+                "detail": failure.detail,
+            }
+            for failure in failures
+        ],
+    }
+
+
+def list_indexed_failures(
+    records: Sequence[VideoRecord], video_ids: Collection[str]
+) -> list[ClipFailure]:
+    """Videos among some that the index found bad, as decoding would report them."""
+    return [
+        ClipFailure(
+            video_id=record.video_id,
+            path=record.path,
+            reason=record.reason or "bad",
+            detail=record.detail or "found by the index",
+            seconds=0.0,
+            epoch=0,
+        )
+        for record in records
+        if record.status != "ok" and record.video_id in video_ids
+    ]

@@ -52,10 +52,12 @@ class ClipModel(ImageTower):
     Attributes:
         encode_text: Token ids to text features, not normalised.
         tokenize: Texts to token ids.
+        model: open_clip's own object with both towers.
     """
 
     encode_text: Callable[[Int[Tensor, "texts context"]], Float[Tensor, "texts embedding"]]
     tokenize: Callable[[Sequence[str]], Int[Tensor, "texts context"]]
+    model: nn.Module
 
     def without_text(self) -> ImageTower:
         """The image tower alone: the text tower's memory is free once this object is gone."""
@@ -120,6 +122,7 @@ def load_clip(name: str, *, weights: str | None) -> ClipModel:
         visual=visual,
         encode_text=model.encode_text,
         tokenize=tokenizer,
+        model=model,
         mean=tuple(visual.preprocess_cfg["mean"]),
         std=tuple(visual.preprocess_cfg["std"]),
         digest=compute_weights_digest(model),

@@ -163,14 +163,26 @@ class VideoEncoder(nn.Module):
         Returns:
             Unit-length features, in float32 at least.
         """
-        projected = _keep_precise(self.encode_cls(pixels) @ self.proj)  # [B, T or 1, E]
-        return F.normalize(F.normalize(projected, dim=-1).mean(dim=1), dim=-1)  # [B, E]
+        return self.project_cls(self.encode_cls(pixels))
 
     def encode_pooled(
         self, pixels: Float[Tensor, "clips frames 3 height width"]
     ) -> Float[Tensor, "clips tower"]:
         """Clip features before projection, not normalised, in float32 at least: for probes."""
-        return _keep_precise(self.encode_cls(pixels)).mean(dim=1)
+        return self.pool_cls(self.encode_cls(pixels))
+
+    def project_cls(
+        self, cls: Float[Tensor, "clips cls_tokens tower"]
+    ) -> Float[Tensor, "clips embedding"]:
+        """What `forward` makes of `encode_cls`."""
+        projected = _keep_precise(cls @ self.proj)  # [B, T or 1, E]
+        return F.normalize(F.normalize(projected, dim=-1).mean(dim=1), dim=-1)  # [B, E]
+
+    def pool_cls(
+        self, cls: Float[Tensor, "clips cls_tokens tower"]
+    ) -> Float[Tensor, "clips tower"]:
+        """What `encode_pooled` makes of `encode_cls`."""
+        return _keep_precise(cls).mean(dim=1)
 
     def encode_cls(
         self, pixels: Float[Tensor, "clips frames 3 height width"]

@@ -12,9 +12,17 @@ Metric names are `section/name`:
     gradient_norm/pretrained, /temporal, /head, /total  before clipping
     schedule/...                                    rates, decay, momentum, temperatures, weights
     data/clips_per_second, data/wait_share          of the window; wait: share of time without clip
-    data/clips_trained, /clips_failed, /steps_skipped   totals of the run
+    data/decode_seconds_per_clip, data/decode_clips_per_core_second   of the window, while decoding
+    data/decoder_busy_share                         decode time over wall time x decoders; near 1:
+                                                    decoders set the pace
+    data/batches_ready                              mean batches waiting when asked for, 0 to 1
+    data/clips_not_tried                            of the window: videos given up before
+    data/store_mib_used, data/store_mib_spilled     object store, all nodes; spilled in all
+    data/store_readings_failed                      store figures that Ray did not give, in total
+    data/clips_trained, /clips_failed, /steps_skipped   totals of the run; failed: quarantined
     time/train_seconds                              total of the run, over all sessions
     zero_shot/SPLIT/clip, zero_shot/SPLIT/adapted   top-1 in [0, 1]
+    evaluation/NAME/PROTOCOL/clip, .../adapted      top-1 in [0, 1] of `lssl-ray evaluate`
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,8 +47,8 @@ class Tracker(Protocol):
     def log_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log metric rows, each with its `step`."""
 
-    def log_artifact(self, path: Path) -> None:
-        """Upload a file or folder."""
+    def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
+        """Upload a file or folder, into a folder of the run's artifacts."""
 
     def finish(self, status: RunStatus) -> None:
         """Close the run."""
@@ -55,7 +63,7 @@ class NullTracker:
     def log_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Nothing."""
 
-    def log_artifact(self, path: Path) -> None:
+    def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
         """Nothing."""
 
     def finish(self, status: RunStatus) -> None:

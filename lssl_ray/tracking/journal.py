@@ -12,7 +12,8 @@ from typing import Any
 
 METRICS_FILE = "metrics.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
-FILES = {"metrics": METRICS_FILE, "quarantine": QUARANTINE_FILE}
+AUDIT_FILE = "audit.jsonl"  # only with data.audit
+FILES = {"metrics": METRICS_FILE, "quarantine": QUARANTINE_FILE, "audit": AUDIT_FILE}
 
 
 class Journal:
@@ -24,11 +25,11 @@ class Journal:
 
     def __init__(self, run_folder: Path) -> None:
         self._folder = run_folder
-        for name in FILES.values():
+        for name in (METRICS_FILE, QUARANTINE_FILE):
             (run_folder / name).touch()
 
     def append(self, kind: str, record: Mapping[str, Any]) -> None:
-        """Add one row; `kind` is `metrics` or `quarantine`, and the row holds its `step`."""
+        """Add one row; `kind` is one of `FILES`, and the row holds its `step`."""
         line = json.dumps(record, ensure_ascii=False)
         with (self._folder / FILES[kind]).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -37,6 +38,8 @@ class Journal:
         """Drop rows after `step`: the steps that a resumed run does again write theirs anew."""
         for name in FILES.values():
             path = self._folder / name
+            if not path.exists():
+                continue
             kept = [row for row in read_rows(path) if row["step"] <= step]
             staging = path.with_suffix(".rewinding")
             staging.write_text(

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,70 @@ _MAX_PARAM_CHARS = 6000
 _UNAVAILABLE = (MlflowException, OSError)
 
 
+def save_classifier(
+    path: Path, *, model_folder: Path, loader_module: str, requirements: Sequence[str]
+) -> None:
+    """Write an exported model as an MLflow model that `mlflow models serve` answers with.
+
+    Args:
+        path: A new folder.
+        model_folder: The exported model; copied.
+        loader_module: Module of ours whose `_load_pyfunc` opens it: nothing is pickled.
+        requirements: What pip installs for it.
+    """
+    with warnings.catch_warnings():
+        # Of classes of MLflow's own, when they are imported; and that no example request, which
+        # would need a video, comes with the model.
+        warnings.filterwarnings("ignore", message=".*(Any type hint|input example)")
+        # Imported here: they take a second that training need not wait for.
+        from mlflow.models import ModelSignature
+        from mlflow.pyfunc import save_model
+        from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
+
+        videos = Schema([ColSpec("string", name, required=False) for name in ("path", "base64")])
+        params = [ParamSpec("labels", "string", [], shape=(-1,)), ParamSpec("top_k", "long", 5)]
+        save_model(
+            path=str(path),
+            loader_module=loader_module,
+            data_path=str(model_folder),
+            signature=ModelSignature(inputs=videos, params=ParamSchema(params)),
+            pip_requirements=list(requirements),
+        )
+
+
+def register_classifier(uri: str, *, name: str, path: Path, experiment: str) -> str:
+    """Put a saved MLflow model into a store's registry; returns its `models:/NAME/VERSION`.
+
+    Raises:
+        ConfigError: The store can't be opened, or does not take it.
+    """
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        place = _find_experiment(client, experiment)
+        run = client.create_run(place, run_name=name, tags={"lssl.kind": "export"})
+        client.log_artifacts(run.info.run_id, str(path), "model")
+        client.set_terminated(run.info.run_id)
+        if not client.search_registered_models(filter_string=f"name = '{name}'"):
+            client.create_registered_model(name)
+        source = f"{run.info.artifact_uri}/model"
+        version = client.create_model_version(name, source=source, run_id=run.info.run_id)
+    except _UNAVAILABLE as error:
+        raise ConfigError(
+            f"{uri!r} did not take the model {name!r}: {error}. Name another store with "
+            "--tracking-uri, or leave out --register."
+        ) from error
+    return f"models:/{name}/{version.version}"
+
+
+def _find_experiment(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    # Without this kind the UI opens the experiment in its GenAI mode.
+    tags = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client.create_experiment(name, tags=tags))
+
+
 class MlflowTracker:
     """Logs one run to an MLflow store through the client API (no global state).
 
@@ -35,9 +100,11 @@ class MlflowTracker:
         run_folder: With the name, what a resumed run is found by.
         params: Flattened configuration; logged once, kept on resume.
         tags: Further tags.
+        reopen: False adds to a run that is there, and leaves its status as it is.
 
     Raises:
-        ConfigError: The store can't be opened at the start, when nothing is lost yet.
+        ConfigError: The store can't be opened at the start, when nothing is lost yet, or has no
+            run to add to.
     """
 
     def __init__(
@@ -49,6 +116,7 @@ class MlflowTracker:
         run_folder: Path,
         params: Mapping[str, Any],
         tags: Mapping[str, str],
+        reopen: bool = True,
     ) -> None:
         self.num_failed_calls = 0
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # not each table of a new store
@@ -57,13 +125,17 @@ class MlflowTracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         try:
             self._client = MlflowClient(tracking_uri=uri)
-            experiment_id = self._find_experiment(experiment)
+            experiment_id = _find_experiment(self._client, experiment)
             found = self._find_run(experiment_id, run_name, run_folder)
+            if found is None and not reopen:
+                raise ConfigError(
+                    f"tracking.uri={uri!r} has no run {run_name!r} of {run_folder} to add to."
+                )
             self.run_id, self.last_step = found or (
                 self._create_run(experiment_id, run_name, run_folder, params, tags),
                 0,
             )
-            if found:
+            if found and reopen:
                 self._client.update_run(self.run_id, status="RUNNING")
         except _UNAVAILABLE as error:
             raise ConfigError(
@@ -85,9 +157,9 @@ class MlflowTracker:
         if rows:
             self.last_step = max(self.last_step, int(rows[-1]["step"]))
 
-    def log_artifact(self, path: Path) -> None:
-        """Upload a file or folder."""
-        self._attempt(partial(self._client.log_artifact, self.run_id, str(path)))
+    def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
+        """Upload a file or folder, into a folder of the run's artifacts."""
+        self._attempt(partial(self._client.log_artifact, self.run_id, str(path), folder))
 
     def finish(self, status: RunStatus) -> None:
         """Close the run with an honest status."""
@@ -100,14 +172,6 @@ class MlflowTracker:
             # The journal has every row; the count is shown at the end of the run.
             self.num_failed_calls += 1
             logger.warning("MLflow did not take a call: %s", error)
-
-    def _find_experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        # Without this kind the UI opens the experiment in its GenAI mode.
-        tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(self._client.create_experiment(name, tags=tags))
 
     def _find_run(
         self, experiment_id: str, run_name: str, run_folder: Path

@@ -64,6 +64,7 @@ class LoopSettings:
         micro_batches: Parts in which a worker's clips are processed; see `step.run_backward`.
         collapse: What counts as a collapse, and what follows.
         run_config: Text of the resolved configuration, kept with each checkpoint.
+        num_decoders: Decoders that feed all workers, to say how busy they are.
     """
 
     num_steps: int
@@ -78,6 +79,7 @@ class LoopSettings:
     micro_batches: int
     collapse: CollapseRule
     run_config: str
+    num_decoders: int = 1
 
 
 def run_loop(
@@ -139,10 +141,16 @@ def run_loop(
         seconds = time.perf_counter() - started
         progress = _advance(progress, counts, settings, seconds=seconds, wait=wait_seconds)
         window.add_time(seconds=seconds, wait_seconds=wait_seconds)
+        window.add_feed(batch)
         _check_budget(progress, settings)
         last = progress.step == settings.stop_at_step
         if progress.step % settings.log_every == 0 or last:
-            record = window.collect(progress, context, num_steps=settings.num_steps)
+            record = window.collect(
+                progress,
+                context,
+                num_steps=settings.num_steps,
+                num_decoders=settings.num_decoders,
+            )
             low_windows, health = judge_window(
                 record, low_windows=progress.low_entropy_windows, rule=settings.collapse
             )

@@ -19,15 +19,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lssl_ray.video.fetching import open_local
 from lssl_ray.video.files import ReaderError, first_line
-from lssl_ray.video.probing import VideoProbe, probe_video
-from lssl_ray.video.reader_pyav import PyAvReader
-from lssl_ray.video.readers import DecordReader, ReaderName, VideoReader, import_decoders
+from lssl_ray.video.probing import VideoProbe, open_reader, probe_video
+from lssl_ray.video.reader_decord import RefusedWidthError
+from lssl_ray.video.reader_torchcodec import import_torchcodec
+from lssl_ray.video.readers import (
+    ReaderChoice,
+    ReaderName,
+    ReaderUnavailableError,
+    import_decoders,
+)
 
 __all__ = ["decode_frames", "main", "serve"]
 
 Decode = Callable[[str, Sequence[int], int | None, ReaderName], npt.NDArray[np.uint8]]
-Probe = Callable[[str], VideoProbe]
+Probe = Callable[[str, ReaderChoice], VideoProbe]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 GROWTH_BYTES = 1 << 20
@@ -61,7 +68,7 @@ def serve(*, decode: Decode, probe: Probe) -> int:
     Args:
         decode: (path, indices, short_side, reader) to frames, uint8 [num_indices, height,
             width, 3].
-        probe: path to what is known about the file.
+        probe: (path, reader or "auto") to what is known about the file.
 
     Returns:
         The exit status, 0.
@@ -83,34 +90,37 @@ def serve(*, decode: Decode, probe: Probe) -> int:
 def decode_frames(
     path: str, indices: Sequence[int], short_side: int | None, reader: ReaderName
 ) -> npt.NDArray[np.uint8]:
-    """Opens a file, decodes frames, closes it; see `DecordReader` and `PyAvReader`.
+    """Opens a file, decodes frames, closes it; see `VideoReader`.
 
     Raises:
         ReaderError: The file gives no such frames.
+        ReaderUnavailableError: This machine hasn't that reader.
     """
-    reader_class = PyAvReader if reader == "pyav" else DecordReader
-    opened: VideoReader = reader_class(path, short_side=short_side)
-    with contextlib.closing(opened):
+    with contextlib.closing(open_reader(path, reader=reader, short_side=short_side)) as opened:
         return opened.frames(indices)
 
 
 def main() -> int:
     """Serves with the real decoders."""
     import_decoders()
-    return serve(decode=decode_frames, probe=probe_video)
+    return serve(decode=decode_frames, probe=lambda path, reader: probe_video(path, reader=reader))
 
 
 def _answer(
     request: dict[str, Any], *, decode: Decode, probe: Probe, shared: _SharedFrames
 ) -> dict[str, Any]:
     try:
-        if request["operation"] == "probe":
-            return {"probe": vars(probe(request["path"]))}
-        frames = decode(
-            request["path"], request["indices"], request["short_side"], request["reader"]
-        )
+        if request["operation"] == "prepare":
+            import_torchcodec()
+            return {"ready": True}
+        with open_local(request["path"]) as path:
+            if request["operation"] == "probe":
+                return {"probe": vars(probe(path, request["reader"]))}
+            frames, reader = _decode_or_fall_back({**request, "path": path}, decode)
         shared.write(frames)
-        return {"shape": frames.shape}
+        return {"shape": frames.shape, "reader": reader}
+    except ReaderUnavailableError as error:
+        return {"unavailable": str(error)}
     except ReaderError as error:
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
@@ -119,6 +129,17 @@ def _answer(
         detail = f"{type(error).__name__}: {first_line(error)}"
         out_of_memory = "Cannot allocate memory" in detail or "bad_alloc" in detail
         return {"reason": "out_of_memory" if out_of_memory else "decode_failed", "detail": detail}
+
+
+def _decode_or_fall_back(
+    request: dict[str, Any], decode: Decode
+) -> tuple[npt.NDArray[np.uint8], ReaderName]:
+    """Frames and who gave them: PyAV where decord can't give frames of this width."""
+    path, indices, short_side = request["path"], request["indices"], request["short_side"]
+    try:
+        return decode(path, indices, short_side, request["reader"]), request["reader"]
+    except RefusedWidthError:
+        return decode(path, indices, short_side, "pyav"), "pyav"
 
 
 def _send(descriptor: int, reply: dict[str, Any]) -> None:
@@ -142,7 +163,9 @@ def _limit_memory(memory_limit_mib: int) -> None:
     with open("/proc/self/statm", encoding="ascii") as file:
         num_pages = int(file.read().split()[0])
     limit = num_pages * resource.getpagesize() + memory_limit_mib * (1 << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    # Not the hard limit: the reader that imports torch moves this one up by its size.
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 if __name__ == "__main__":

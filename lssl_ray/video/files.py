@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 DecodeReason = Literal[
     "missing",
     "unreadable",
+    "fetch_failed",
+    "too_large",
     "not_a_video",
     "no_frames",
     "decode_failed",
@@ -147,8 +149,8 @@ def find_video_stream(container: Any) -> Any:
     return stream
 
 
-def explain_open_failure(path: str, error: Exception) -> ReaderError:
-    """Turns decord's refusal into a reason, with PyAV's second opinion (newer FFmpeg)."""
+def explain_open_failure(path: str, error: Exception, *, reader: str = "decord") -> ReaderError:
+    """Turns a reader's refusal into a reason, with PyAV's second opinion (newer FFmpeg)."""
     av: Any = importlib.import_module("av")
     message = first_line(error)
     try:
@@ -160,7 +162,9 @@ def explain_open_failure(path: str, error: Exception) -> ReaderError:
             codec = stream.codec_context.codec.canonical_name
             if not any(packet.size for packet in container.demux(stream)):
                 return ReaderError("no_frames", f"a {codec} header without any frame")
-            return ReaderError("decode_failed", f"decord can't open this {codec} video: {message}")
+            return ReaderError(
+                "decode_failed", f"{reader} can't open this {codec} video: {message}"
+            )
     except ReaderError as second:
         return second
     except (av.error.FFmpegError, IndexError, AttributeError, UnicodeError) as second:

@@ -1,36 +1,45 @@
-"""Indexing: probe every video file under some folders in isolation and label it.
+"""Indexing: find videos, probe what is new, label everything; the result is a manifest.
 
-The result is a manifest with a row for every file; a bad file is a row with a reason, never an
-exception. Not here: finding files (`discovery`), the manifest's format (`manifest`), reading label
-files (`labels`), choosing a reader (`probing`), decoding (`isolation`).
+It has a row for every file; a bad file is a row with a reason, never an exception. Not here:
+finding files (`discovery`), the manifest's format (`manifest`), reading label files (`labels`),
+what is known from before (`reuse`, `index_journal`), probing (`probe_files`, `cluster.index`).
 """
 
 import os
-import queue
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lssl_ray.errors import DataError
 from lssl_ray.video.discovery import FoundVideo, FoundVideos, as_text, find_videos
-from lssl_ray.video.isolation import DecodeError, DecodeProcess
-from lssl_ray.video.labels import Assignment, LabelMatch, load_label_csv
-from lssl_ray.video.manifest import Manifest, VideoRecord, build_manifest
+from lssl_ray.video.index_journal import IndexJournal
+from lssl_ray.video.labels import Assignment, LabelMatch, load_label_lists
+from lssl_ray.video.manifest import Manifest, VideoRecord, build_manifest_of_table, build_table
+from lssl_ray.video.probe_files import Prober, ProbeSettings, build_bad_record, probe_locally
+from lssl_ray.video.readers import ReaderChoice
+from lssl_ray.video.remote import has_scheme
+from lssl_ray.video.reuse import (
+    Exclusions,
+    count_gone,
+    find_known_rows,
+    is_excluded,
+    load_exclusions,
+)
 
 __all__ = [
     "FoundVideo",
     "FoundVideos",
     "IndexReport",
+    "build_report",
     "find_videos",
     "index_videos",
 ]
-
-# What a busy or small machine can cause: these verdicts are not carried over to the next index.
-_TRANSIENT_REASONS = frozenset({"deadline_exceeded", "decoder_crashed", "out_of_memory"})
-_CHUNK = 4096  # files handed to the threads at once: bounds memory for millions of files
 
 
 @dataclass(frozen=True)
@@ -46,10 +55,15 @@ class IndexReport:
         num_shortened: Usable videos of which not every announced frame decodes.
         num_unlabelled: Rows without a label.
         ignored_by_extension: See `FoundVideos`.
-        num_reused: Rows taken over from the previous manifest without probing.
+        num_reused: Rows taken over without probing, from the previous manifest or the journal.
         num_duplicates: See `FoundVideos`.
-        unmatched_label_rows: Rows of the label CSV that name no file found.
+        unmatched_label_rows: Rows of the label files that name no file found.
         seconds: Wall time.
+        num_resumed: Of the reused rows, those that an interrupted run had probed.
+        num_gone: Rows of the previous manifest whose file was not found any more.
+        num_excluded: Rows that are bad because a quarantine list names them.
+        num_unused_rows: See `FoundVideos`.
+        list_formats: Format by path of every list and label file that was read.
     """
 
     num_files: int
@@ -59,35 +73,50 @@ class IndexReport:
     num_by_reader: Mapping[str, int]
     num_shortened: int
     num_unlabelled: int
-    ignored_by_extension: Mapping[str, int]
-    num_reused: int
-    num_duplicates: int
-    unmatched_label_rows: int
-    seconds: float
+    ignored_by_extension: Mapping[str, int] = field(default_factory=dict)
+    num_reused: int = 0
+    num_duplicates: int = 0
+    unmatched_label_rows: int = 0
+    seconds: float = 0.0
+    num_resumed: int = 0
+    num_gone: int = 0
+    num_excluded: int = 0
+    num_unused_rows: int = 0
+    list_formats: Mapping[str, str] = field(default_factory=dict)
 
 
 def index_videos(
     paths: Sequence[str],
     *,
-    labels: str = "none",
+    labels: str | Sequence[str] = "none",
     split: str | None = None,
+    root: str | None = None,
+    exclude: Sequence[str] = (),
     num_workers: int = 1,
     deadline_seconds: float = 30.0,
+    reader: ReaderChoice = "auto",
     on_progress: Callable[[int, int, int], None] | None = None,
     previous: Manifest | None = None,
+    journal: IndexJournal | None = None,
+    probe: Prober | None = None,
 ) -> tuple[Manifest, IndexReport]:
     """Finds, probes and labels videos.
 
     Args:
-        paths: Folders and files, see `find_videos`.
-        labels: "none", "folders" (the parent folder's name) or the path of a CSV, see
-            `labels.load_label_csv`.
-        split: Split of every video that the CSV gives none.
+        paths: Folders, files, patterns, lists and URIs, see `find_videos`.
+        labels: "none" (but for the labels of lists among `paths`), "folders" (the parent folder's
+            name), or the paths of label files, see `labels.load_label_lists`.
+        split: Split of every video that no list gives one.
+        root: Where relative paths in lists start; None for each list's own folder.
+        exclude: Quarantine lists of training runs; the videos they name are bad.
         num_workers: Decode processes at work at once, at least 1.
         deadline_seconds: Time for one file; beyond it the file is bad.
-        on_progress: Called after every file with (done, total, bad), in this thread.
+        reader: Who is to decode, or "auto" for whoever can, per file.
+        on_progress: Called after every probed file with (done, total, bad), in this thread.
         previous: An earlier manifest; files with the path, size and time recorded there are not
             probed again, unless the reason they are bad may have passed (a deadline, a crash).
+        journal: Gets every probed row at once; rows that it has are not probed again.
+        probe: Probes instead of `num_workers` processes on this machine.
 
     Returns:
         A manifest with one row per file, sorted by video_id, and the counts.
@@ -97,119 +126,153 @@ def index_videos(
         DecoderUnavailableError: The decode process can't start on this machine.
     """
     started = time.monotonic()
-    found = find_videos(paths)
-    match = _load_labels(labels, found)
-    reusable = _compute_reusable(previous)
-    records: list[VideoRecord] = []
-    num_reused = num_bad = 0
-    for video, record, reused in _probe_all(found.videos, reusable, num_workers, deadline_seconds):
-        assignment = match.assignments.get(video.path, Assignment(label=None, split=None))
-        records.append(replace(record, label=assignment.label, split=assignment.split or split))
-        num_reused += reused
-        num_bad += record.status == "bad"
-        if on_progress is not None:
-            on_progress(len(records), len(found.videos), num_bad)
-    report = IndexReport(
-        num_files=len(records),
-        num_ok=len(records) - num_bad,
-        num_bad=num_bad,
-        bad_by_reason=dict(sorted(Counter(r.reason for r in records if r.reason).items())),
-        num_by_reader=dict(sorted(Counter(r.reader for r in records if r.status == "ok").items())),
-        num_shortened=sum(r.status == "ok" and r.detail is not None for r in records),
-        num_unlabelled=sum(record.label is None for record in records),
+    if probe is None:
+        settings = ProbeSettings(deadline_seconds=deadline_seconds, reader=reader)
+
+        def probe(videos: Sequence[FoundVideo]) -> Iterator[tuple[int, VideoRecord]]:
+            return probe_locally(videos, settings=settings, num_workers=num_workers)
+
+    exclusions = load_exclusions(exclude)
+    found = find_videos(paths, root=root)
+    match = _load_labels(labels, found, root)
+    earlier = [build_table(journal.found if journal else [])]
+    if previous is not None:
+        earlier.append(previous.table)
+    table, known_rows = _probe_unknown(
+        found.videos,
+        pa.concat_tables(earlier),
+        exclusions,
+        probe,
+        reader=reader,
+        on_progress=on_progress,
+        journal=journal,
+    )
+    table = _write_labels(table, found.videos, match, split)
+    report = build_report(
+        table,
         ignored_by_extension=found.ignored_by_extension,
-        num_reused=num_reused,
+        num_reused=len(known_rows),
+        num_resumed=int((known_rows < earlier[0].num_rows).sum()),
+        num_gone=0 if previous is None else count_gone(found.videos, previous.table),
         num_duplicates=found.num_duplicates,
+        num_unused_rows=found.num_unused_rows,
         unmatched_label_rows=match.num_unmatched_rows,
+        list_formats={**found.list_formats, **match.list_formats},
         seconds=time.monotonic() - started,
     )
-    return build_manifest(records, root=os.path.commonpath(found.roots)), report
+    return build_manifest_of_table(table, root=_describe_roots(found.roots)), report
 
 
-def _load_labels(labels: str, found: FoundVideos) -> LabelMatch:
-    if labels == "none":
-        return LabelMatch(assignments={}, num_unmatched_rows=0)
-    video_paths = [video.path for video in found.videos]
-    if labels == "folders":
-        names = {path: as_text(os.path.basename(os.path.dirname(path))) for path in video_paths}
-        assignments = {path: Assignment(label=name, split=None) for path, name in names.items()}
-        return LabelMatch(assignments=assignments, num_unmatched_rows=0)
-    if not os.path.isfile(labels):
-        raise DataError(
-            f"labels={labels!r} must be 'none', 'folders' or the path of a CSV that exists."
-        )
-    return load_label_csv(labels, video_paths=video_paths, roots=found.roots)
+def build_report(table: pa.Table, **counts: Any) -> IndexReport:
+    """Counts a manifest's rows.
 
-
-def _compute_reusable(previous: Manifest | None) -> Callable[[FoundVideo], VideoRecord | None]:
-    if previous is None:
-        return lambda video: None
-    manifest = previous
-    columns = (manifest.table[name].to_pylist() for name in ("path", "size_bytes", "mtime_ns"))
-    rows = {key: row for row, key in enumerate(zip(*columns, strict=True))}
-
-    def find(video: FoundVideo) -> VideoRecord | None:
-        row = rows.get((video.path, video.size_bytes, video.mtime_ns))
-        record = None if row is None else manifest.row(row)
-        if record is None or record.reason in _TRANSIENT_REASONS:
-            return None
-        return replace(record, video_id=video.video_id)
-
-    return find
-
-
-def _probe_all(
-    videos: Sequence[FoundVideo],
-    find_reusable: Callable[[FoundVideo], VideoRecord | None],
-    num_workers: int,
-    deadline_seconds: float,
-) -> Iterator[tuple[FoundVideo, VideoRecord, bool]]:
-    """Yields every video in order with its record and whether that was reused."""
-    free: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
-
-    def work(video: FoundVideo) -> tuple[FoundVideo, VideoRecord, bool]:
-        reusable = find_reusable(video)
-        if reusable is not None:
-            return video, reusable, True
-        process = free.get()
-        try:
-            return video, _probe(video, process), False
-        finally:
-            free.put(process)
-
-    with ExitStack() as stack:
-        for _ in range(max(1, num_workers)):
-            free.put(stack.enter_context(DecodeProcess(deadline_seconds=deadline_seconds)))
-        threads = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="lssl_ray_index")
-        stack.callback(threads.shutdown, wait=True, cancel_futures=True)
-        for start in range(0, len(videos), _CHUNK):
-            yield from threads.map(work, videos[start : start + _CHUNK])
-
-
-def _probe(video: FoundVideo, process: DecodeProcess) -> VideoRecord:
-    record = VideoRecord(
-        video_id=video.video_id,
-        path=as_text(video.path),
-        label=None,
-        split=None,
-        status="bad",
-        reason=None,
-        detail=None,
-        num_frames=0,
-        fps=0.0,
-        duration_seconds=0.0,
-        width=0,
-        height=0,
-        codec="",
-        rotation=0,
-        reader="decord",
-        size_bytes=video.size_bytes,
-        mtime_ns=video.mtime_ns,
+    Args:
+        table: A manifest's table.
+        counts: The figures of `IndexReport` that are not in a table.
+    """
+    ok = pc.equal(table["status"], "ok")
+    good, bad = table.filter(ok), table.filter(pc.invert(ok))
+    return IndexReport(
+        num_files=table.num_rows,
+        num_ok=good.num_rows,
+        num_bad=bad.num_rows,
+        bad_by_reason=_count(bad["reason"]),
+        num_by_reader=_count(good["reader"]),
+        num_shortened=good.num_rows - good["detail"].null_count,
+        num_unlabelled=table["label"].null_count,
+        num_excluded=int(pc.sum(is_excluded(bad)).as_py() or 0),
+        **counts,
     )
-    if record.path != video.path:
-        return replace(record, reason="unreadable", detail="its name is not UTF-8; rename it")
-    try:
-        probe = process.probe(video.path)
-    except DecodeError as error:
-        return replace(record, reason=error.reason, detail=error.detail)
-    return replace(record, status="ok", **vars(probe))
+
+
+def _count(column: pa.ChunkedArray) -> dict[str, int]:
+    return {row["values"]: row["counts"] for row in pc.value_counts(column.sort()).to_pylist()}
+
+
+def _probe_unknown(
+    videos: Sequence[FoundVideo],
+    earlier: pa.Table,
+    exclusions: Exclusions,
+    probe: Prober,
+    *,
+    reader: ReaderChoice,
+    on_progress: Callable[[int, int, int], None] | None,
+    journal: IndexJournal | None,
+) -> tuple[pa.Table, np.ndarray]:
+    """The videos' rows in their order, and which earlier rows are among them."""
+    rows = find_known_rows(videos, earlier, reader=reader)
+    given: dict[int, VideoRecord] = {}
+    for position, video in enumerate(videos):
+        record = exclusions.find(video)
+        if record is None and video.missing is not None:
+            record = build_bad_record(video, "missing", video.missing)
+        if record is not None:
+            given[position] = record
+    rows[list(given)] = -1
+    known = earlier.take(rows[rows >= 0])
+    todo = [position for position in np.flatnonzero(rows < 0).tolist() if position not in given]
+    order = [*np.flatnonzero(rows >= 0).tolist(), *given]
+    num_bad = int(pc.sum(pc.equal(known["status"], "bad")).as_py() or 0) + len(given)
+    if on_progress is not None and not todo:
+        on_progress(len(videos), len(videos), num_bad)
+
+    def probed() -> Iterator[VideoRecord]:
+        nonlocal num_bad
+        for number, record in probe([videos[position] for position in todo]):
+            order.append(todo[number])
+            num_bad += record.status == "bad"
+            if journal is not None:
+                journal.append(record)
+            if on_progress is not None:
+                on_progress(len(order), len(videos), num_bad)
+            yield record
+
+    table = pa.concat_tables([known, build_table(given.values()), build_table(probed())])
+    return table.take(np.argsort(order, kind="stable")), rows[rows >= 0]
+
+
+def _write_labels(
+    table: pa.Table, videos: Sequence[FoundVideo], match: LabelMatch, split: str | None
+) -> pa.Table:
+    """Ids, labels and splits as of this run, whatever earlier rows say."""
+    columns: dict[str, list[str | None]] = {"video_id": [], "label": [], "split": []}
+    for video in videos:
+        own = Assignment(label=video.label, split=video.split)
+        assignment = match.assignments.get(video.path, own)
+        columns["video_id"].append(video.video_id)
+        columns["label"].append(assignment.label)
+        columns["split"].append(assignment.split or split)
+    for name, values in columns.items():
+        field_ = table.schema.field(name)
+        column = pa.array(values, field_.type)
+        table = table.set_column(table.schema.get_field_index(name), field_, column)
+    return table
+
+
+def _load_labels(labels: str | Sequence[str], found: FoundVideos, root: str | None) -> LabelMatch:
+    words = [labels] if isinstance(labels, str) else list(labels)
+    if words in ([], ["none"]):
+        return LabelMatch(assignments={}, num_unmatched_rows=0, list_formats={})
+    video_paths = [video.path for video in found.videos]
+    if words == ["folders"]:
+        assignments = {path: Assignment(_name_folder(path), split=None) for path in video_paths}
+        return LabelMatch(assignments=assignments, num_unmatched_rows=0, list_formats={})
+    for word in words:
+        if not has_scheme(word) and not os.path.isfile(word):
+            raise DataError(
+                f"labels={word!r} must be 'none', 'folders' or the path of a label file that "
+                "exists."
+            )
+    return load_label_lists(words, video_paths=video_paths, roots=found.roots, list_root=root)
+
+
+def _name_folder(path: str) -> str:
+    folder = os.path.basename(os.path.dirname(path))
+    return unquote(folder) if path.startswith(("http://", "https://")) else as_text(folder)
+
+
+def _describe_roots(roots: Sequence[str]) -> str:
+    """The folder above all, or all of them where there is none; for people."""
+    if any(map(has_scheme, roots)):
+        return " ".join(roots)
+    return os.path.commonpath(roots)

@@ -8,6 +8,7 @@ Not here: decoding (`readers`, `reader_pyav`, `probing`), the child's pipes and 
 what happens to bad files (`pipeline`, `index`).
 """
 
+import logging
 import math
 import sys
 import time
@@ -23,15 +24,20 @@ from lssl_ray.errors import ConfigError, DataError, LsslError
 from lssl_ray.video.child import ChildEndedError, ChildProcess
 from lssl_ray.video.files import DecodeReason
 from lssl_ray.video.probing import VideoProbe
-from lssl_ray.video.readers import ReaderName
+from lssl_ray.video.readers import ReaderChoice, ReaderName
 
 __all__ = ["DecodeError", "DecodeProcess", "DecodeReason", "DecoderUnavailableError", "VideoProbe"]
 
+logger = logging.getLogger(__name__)
+
+CHILD_MODULE = "lssl_ray.video.decode_child"
 STARTUP_SECONDS = 120.0  # 0.3 s on an idle machine; generous, because running out of it is fatal
 
 _HINTS: dict[DecodeReason, str] = {
     "missing": "index the folder again with `lssl-ray data index`",
     "unreadable": "check its permissions and the disk",
+    "fetch_failed": "check the address, the network and the credentials in the environment",
+    "too_large": "cut it into shorter videos, or copy it to a disk and index it there",
     "not_a_video": "remove it or index the folder again with `lssl-ray data index`",
     "no_frames": "it is a header without content: fetch it again or remove it",
     "decode_failed": "fetch it again, or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`",
@@ -74,8 +80,13 @@ class DecoderUnavailableError(LsslError):
 class DecodeProcess:
     """Decodes in a child process, within a deadline.
 
-    The child starts with the first request and is replaced after a crash, an expired deadline and
-    every `recycle_after` requests. Use one per thread: calls must not overlap.
+    The child starts with the first request and is replaced after a crash, an expired deadline, want
+    of memory and every `recycle_after` requests. A file that finds a used child short of memory is
+    tried once more in a fresh one, within its deadline. Use one per thread: calls must not overlap.
+
+    Attributes:
+        num_fallbacks: Answers with frames from another reader than the one asked for, because it
+            can't give frames of their width.
 
     Example:
         with DecodeProcess(deadline_seconds=20.0) as process:
@@ -90,7 +101,7 @@ class DecodeProcess:
         recycle_after: int = 500,
         short_side: int | None = None,
         memory_limit_mib: int | None = None,
-        child_module: str = "lssl_ray.video.decode_child",
+        child_module: str = CHILD_MODULE,
     ) -> None:
         """Checks the settings; starts nothing yet.
 
@@ -119,18 +130,24 @@ class DecodeProcess:
         self._short_side = short_side
         self._memory_limit_mib = memory_limit_mib or 0
         self._child_module = child_module
+        self.num_fallbacks = 0
+        self._prepared: ChildProcess | None = None  # the child that has torchcodec imported
         self._child: ChildProcess | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
-    def probe(self, path: str) -> VideoProbe:
+    def probe(self, path: str, *, reader: ReaderChoice = "auto") -> VideoProbe:
         """Reads a file's metadata, finds the reader for it and decodes both its ends or all of it.
 
+        Args:
+            path: A local file.
+            reader: Who is to decode it, and nobody else; "auto" for whoever can.
+
         Raises:
-            DecodeError: The file is bad.
-            DecoderUnavailableError: No child can be started.
+            DecodeError: The file is bad, or not for that reader.
+            DecoderUnavailableError: No child can be started, or that reader isn't on this machine.
         """
-        reply = self._exchange({"operation": "probe", "path": path}, path)
-        return VideoProbe(**reply["probe"])
+        request = {"operation": "probe", "path": path, "reader": reader}
+        return VideoProbe(**self._exchange(request, path)["probe"])
 
     def frames(
         self, path: str, indices: Sequence[int], *, reader: ReaderName = "decord"
@@ -149,7 +166,7 @@ class DecodeProcess:
 
         Raises:
             DecodeError: The file is bad.
-            DecoderUnavailableError: No child can be started.
+            DecoderUnavailableError: No child can be started, or that reader isn't on this machine.
         """
         request = {
             "operation": "frames",
@@ -159,6 +176,7 @@ class DecodeProcess:
             "reader": reader,
         }
         reply = self._exchange(request, path)
+        self._count_fallback(path, asked=reader, used=reply["reader"])
         assert self._child is not None
         return self._child.frames(reply["shape"])
 
@@ -166,7 +184,7 @@ class DecodeProcess:
         """Ends the child. A later call starts a new one."""
         if self._finalizer is not None:
             self._finalizer()
-        self._child = None
+        self._child = self._prepared = None
 
     def __enter__(self) -> "DecodeProcess":
         """Returns itself; starts nothing."""
@@ -181,41 +199,78 @@ class DecodeProcess:
         """Closes."""
         self.close()
 
+    def _count_fallback(self, path: str, *, asked: ReaderName, used: ReaderName) -> None:
+        if used == asked:
+            return
+        if self.num_fallbacks == 0:
+            logger.warning("%s: %s can't give frames of this width, %s does.", path, asked, used)
+        self.num_fallbacks += 1
+
     def _exchange(self, request: dict[str, Any], path: str) -> dict[str, Any]:
         child = self._send(request)
-        started = time.monotonic()
+        used, started = child.num_requests > 1, time.monotonic()
         try:
-            reply = child.receive(started + self._deadline_seconds)
+            return self._receive(child, path, started, self._deadline_seconds)
+        except DecodeError as error:
+            if error.reason != "out_of_memory":
+                raise
+            # What files before it leaked is not this file's fault; but no child with little left
+            # may serve the next one either.
+            self.close()
+            left = self._deadline_seconds - error.seconds
+            if not used or left <= 0.0:
+                raise
+        return self._receive(self._send(request), path, started, left)
+
+    def _receive(
+        self, child: ChildProcess, path: str, started: float, seconds: float
+    ) -> dict[str, Any]:
+        try:
+            reply = child.receive(time.monotonic() + seconds)
         except TimeoutError:
             self.close()
             detail = f"no answer within {self._deadline_seconds:g} s"
-            seconds = time.monotonic() - started
-            raise DecodeError(path, "deadline_exceeded", detail, seconds) from None
+            elapsed = time.monotonic() - started
+            raise DecodeError(path, "deadline_exceeded", detail, elapsed) from None
         except ChildEndedError:
-            seconds = time.monotonic() - started
+            elapsed = time.monotonic() - started
             detail = child.last_words()
             self.close()
             out_of_memory = "bad_alloc" in detail or "Cannot allocate memory" in detail
             reason: DecodeReason = "out_of_memory" if out_of_memory else "decoder_crashed"
-            raise DecodeError(path, reason, detail, seconds) from None
+            raise DecodeError(path, reason, detail, elapsed) from None
         except BaseException:  # an interrupt: a late reply must not answer the next request
             self.close()
             raise
+        if "unavailable" in reply:
+            raise DecoderUnavailableError(reply["unavailable"])
         if "reason" in reply:
-            seconds = time.monotonic() - started
-            raise DecodeError(path, reply["reason"], reply["detail"], seconds)
+            elapsed = time.monotonic() - started
+            raise DecodeError(path, reply["reason"], reply["detail"], elapsed)
         return reply
 
     def _send(self, request: dict[str, Any]) -> ChildProcess:
         child = self._living_child()
         try:
+            self._prepare(child, request["reader"])
             child.send(request)
         except BrokenPipeError:  # it died idle, which is not this file's fault
             self.close()
             child = self._living_child()
+            self._prepare(child, request["reader"])
             child.send(request)
         child.num_requests += 1
         return child
+
+    def _prepare(self, child: ChildProcess, reader: ReaderChoice) -> None:
+        """Lets a child import torch, which takes seconds, before a file's deadline counts."""
+        if reader != "torchcodec" or child is self._prepared:
+            return
+        child.send({"operation": "prepare", "reader": reader})
+        reply = self._await_ready(child)
+        if "unavailable" in reply:
+            raise DecoderUnavailableError(reply["unavailable"])
+        self._prepared = child
 
     def _living_child(self) -> ChildProcess:
         child = self._child
@@ -225,8 +280,12 @@ class DecodeProcess:
         child = ChildProcess(self._child_module, self._memory_limit_mib)
         self._child = child
         self._finalizer = weakref.finalize(self, child.stop)  # also at interpreter exit
+        self._await_ready(child)
+        return child
+
+    def _await_ready(self, child: ChildProcess) -> dict[str, Any]:
         try:
-            child.receive(time.monotonic() + STARTUP_SECONDS)
+            return child.receive(time.monotonic() + STARTUP_SECONDS)
         except (TimeoutError, ChildEndedError) as error:
             words = "did not get ready" if isinstance(error, TimeoutError) else child.last_words()
             self.close()
@@ -237,4 +296,3 @@ class DecodeProcess:
         except BaseException:
             self.close()
             raise
-        return child

@@ -1,16 +1,17 @@
-"""Labels for indexed files: from folder names or from a CSV. Pure matching, no decoding.
+"""Labels for indexed files: from the lists of datasets or a CSV. Pure matching, no decoding.
 
-Lists in the formats of Kinetics, UCF101 and HMDB51 are not read here.
+Not here: the lists' formats (`lists`).
 """
 
-import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lssl_ray.errors import DataError
+from lssl_ray.video.lists import Entry, NameIndex, VideoList, load_list
+from lssl_ray.video.walking import as_absolute, join_path
 
-__all__ = ["Assignment", "LabelMatch", "load_label_csv"]
+__all__ = ["Assignment", "LabelMatch", "load_label_lists"]
 
 
 @dataclass(frozen=True)
@@ -23,88 +24,75 @@ class Assignment:
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """A label file matched to the files that were found.
+    """Label files matched to the files that were found.
 
     Attributes:
-        assignments: By absolute path.
+        assignments: By absolute path or URI.
         num_unmatched_rows: Rows that name no file among those found.
+        list_formats: Format by path of every label file.
     """
 
     assignments: Mapping[str, Assignment]
     num_unmatched_rows: int
+    list_formats: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    path: str
-    assignment: Assignment
+def load_label_lists(
+    paths: Sequence[str],
+    *,
+    video_paths: Sequence[str],
+    roots: Sequence[str],
+    list_root: str | None = None,
+) -> LabelMatch:
+    """Reads lists in any format of `lists` and matches their rows to videos.
 
-
-def load_label_csv(path: str, *, video_paths: Sequence[str], roots: Sequence[str]) -> LabelMatch:
-    """Reads `path,label[,split]` rows and matches them to videos.
-
-    The header `path,label` or `path,label,split` is optional; with it, columns are found by name
-    and others are ignored. A row's path is absolute or relative to the CSV's folder or to an
-    indexed root.
+    A row's path is absolute or relative to its list's folder, to `list_root`, or to an indexed
+    root. Where a format names videos (Kinetics, UCF101, HMDB51), the file name is enough.
 
     Args:
-        path: The CSV, UTF-8; a byte-order mark and CRLF are fine.
-        video_paths: Absolute paths of the videos that were found.
-        roots: Absolute paths of the folders that were indexed.
+        paths: The lists.
+        video_paths: Absolute paths or URIs of the videos that were found.
+        roots: The folders that were indexed.
+        list_root: One more folder where relative paths may start.
 
     Raises:
-        DataError: The CSV can't be read, a row is too short, a row matches several videos, or two
+        DataError: A list can't be read, a row is too short, a row matches several videos, or two
             rows contradict each other.
     """
     known = set(video_paths)
-    folders = [os.path.dirname(os.path.abspath(path)), *roots]
+    names = NameIndex(video_paths)
+    extra = () if list_root is None else (as_absolute(list_root),)
     assignments: dict[str, Assignment] = {}
     num_unmatched = 0
-    for row in _load_rows(path):
-        candidates = {os.path.normpath(os.path.join(folder, row.path)) for folder in folders}
-        found = sorted(candidates & known)
-        if not found:
-            num_unmatched += 1
+    lists = [load_list(path) for path in paths]
+    for videos in lists:
+        folders = [os.path.dirname(as_absolute(videos.path)), *extra, *roots]
+        for entry, found in _match(videos, folders, known, names):
+            if found is None:
+                num_unmatched += 1
+                continue
+            assignment = Assignment(label=entry.label, split=entry.split)
+            if assignments.setdefault(found, assignment) != assignment:
+                raise DataError(
+                    f"{videos.path} line {entry.line}: {entry.path!r} already has another label or "
+                    "split; keep one row per video."
+                )
+    formats = {videos.path: videos.format for videos in lists}
+    return LabelMatch(assignments, num_unmatched, formats)
+
+
+def _match(
+    videos: VideoList, folders: Sequence[str], known: set[str], names: NameIndex
+) -> Iterator[tuple[Entry, str | None]]:
+    for entry in videos.entries:
+        if entry.names:
+            yield entry, names.find(entry, videos.path)
             continue
+        candidates = {join_path(folder, entry.path) for folder in folders}
+        found = sorted(candidates & known)
         if len(found) > 1:
             raise DataError(
-                f"{path} line {row.line}: {row.path!r} may be {found[0]} or {found[1]}; write the "
-                "absolute path."
+                f"{videos.path} line {entry.line}: {entry.path!r} may be {found[0]} or {found[1]}; "
+                "write the absolute path."
             )
-        if assignments.setdefault(found[0], row.assignment) != row.assignment:
-            raise DataError(
-                f"{path} line {row.line}: {row.path!r} already has another label or split; keep "
-                "one row per video."
-            )
-    return LabelMatch(assignments=assignments, num_unmatched_rows=num_unmatched)
-
-
-def _load_rows(path: str) -> list[_Row]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path}: the label file can't be read ({error}); it must be a UTF-8 CSV with the "
-            "columns path,label or path,label,split."
-        ) from error
-    columns = {"path": 0, "label": 1, "split": 2}
-    names = [cell.strip().lower() for cell in lines[0][1]] if lines else []
-    if "path" in names and "label" in names:
-        columns = {name: names.index(name) for name in columns if name in names}
-        lines = lines[1:]
-    rows: list[_Row] = []
-    for line, cells in lines:
-        values = {
-            name: cells[column].strip() for name, column in columns.items() if column < len(cells)
-        }
-        if not values.get("path") or "label" not in values:
-            raise DataError(
-                f"{path} line {line}: {','.join(cells)!r} must have a path and a label; the header "
-                "`path,label` or `path,label,split` is optional."
-            )
-        assignment = Assignment(label=values["label"] or None, split=values.get("split") or None)
-        rows.append(_Row(line=line, path=values["path"], assignment=assignment))
-    return rows
+        yield entry, found[0] if found else None

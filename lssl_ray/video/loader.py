@@ -4,7 +4,7 @@ For debugging (`--local`) and as the reference that the Ray pipeline is tested a
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from queue import SimpleQueue
@@ -12,15 +12,17 @@ from queue import SimpleQueue
 import torch
 
 from lssl_ray.types import ClipBatch
+from lssl_ray.video.ahead import iterate_on_device
 from lssl_ray.video.manifest import Manifest
+from lssl_ray.video.offenders import Offence
 from lssl_ray.video.order import ClipVisit, RunPlan
 from lssl_ray.video.pipeline import (
     ClipDecoder,
+    Columns,
     DecodedClip,
     DecodeSettings,
     FailedClip,
     pack_clips,
-    unpack_batch,
 )
 from lssl_ray.video.views import ViewRecipe
 
@@ -37,12 +39,39 @@ def iterate_batches(
     settings: DecodeSettings,
     num_decoders: int,
     device: torch.device,
+    offences: Mapping[str, Offence] | None = None,
 ) -> Iterator[ClipBatch]:
     """One worker's batches from `start_position` to the end of the run."""
+    blocks = _iterate_blocks(
+        manifest,
+        plan,
+        start_position=start_position,
+        clips_per_step=clips_per_step,
+        recipe=recipe,
+        settings=settings,
+        num_decoders=num_decoders,
+        offences=offences or {},
+    )
+    yield from iterate_on_device(blocks, device=device)
+
+
+def _iterate_blocks(
+    manifest: Manifest,
+    plan: RunPlan,
+    *,
+    start_position: int,
+    clips_per_step: int,
+    recipe: ViewRecipe,
+    settings: DecodeSettings,
+    num_decoders: int,
+    offences: Mapping[str, Offence],
+) -> Generator[Columns, None, None]:
     with ExitStack() as stack:
         decoders: SimpleQueue[ClipDecoder] = SimpleQueue()
         for _ in range(num_decoders):
-            decoder = ClipDecoder(manifest, recipe=recipe, settings=settings, seed=plan.seed)
+            decoder = ClipDecoder(
+                manifest, recipe=recipe, settings=settings, seed=plan.seed, offences=offences
+            )
             decoders.put(stack.enter_context(decoder))
         pool = stack.enter_context(ThreadPoolExecutor(num_decoders))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
@@ -59,16 +88,13 @@ def iterate_batches(
             visits = plan.compute_worker_visits(start, rank=0, clips_per_worker=clips_per_step)
             ahead.append([pool.submit(decode, visit) for visit in visits])
             if len(ahead) > STEPS_AHEAD:
-                yield _collect(ahead.popleft(), recipe, clips_per_step, device)
+                yield _collect(ahead.popleft(), recipe, clips_per_step)
         while ahead:
-            yield _collect(ahead.popleft(), recipe, clips_per_step, device)
+            yield _collect(ahead.popleft(), recipe, clips_per_step)
 
 
 def _collect(
-    futures: list[Future[DecodedClip | FailedClip]],
-    recipe: ViewRecipe,
-    num_rows: int,
-    device: torch.device,
-) -> ClipBatch:
+    futures: list[Future[DecodedClip | FailedClip]], recipe: ViewRecipe, num_rows: int
+) -> Columns:
     clips = [future.result() for future in futures]
-    return unpack_batch(pack_clips(clips, recipe=recipe, num_rows=num_rows), device=device)
+    return pack_clips(clips, recipe=recipe, num_rows=num_rows)

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -22,14 +23,19 @@ from lssl_ray.video.readers import ReaderName
 
 __all__ = [
     "MANIFEST_VERSION",
+    "ROWS_PER_BATCH",
     "Manifest",
+    "OutdatedManifestError",
     "VideoRecord",
     "build_manifest",
+    "build_manifest_of_table",
+    "build_table",
     "load_manifest",
     "save_manifest",
 ]
 
 MANIFEST_VERSION = 1
+ROWS_PER_BATCH = 4096  # rows that are Python objects at a time while a table is made
 _METADATA_KEY = b"lssl_ray.manifest"
 _SCHEMA = pa.schema(
     [
@@ -56,6 +62,10 @@ _SCHEMA = pa.schema(
 _DIGEST_COLUMNS = ("video_id", "size_bytes", "num_frames", "label", "split", "status", "reader")
 
 
+class OutdatedManifestError(DataError):
+    """A manifest that holds nothing for this version: another version's, or one without rows."""
+
+
 @dataclass(frozen=True)
 class VideoRecord:
     """One row of a manifest.
@@ -63,7 +73,7 @@ class VideoRecord:
     Attributes:
         video_id: Unique; the path relative to the indexed folder, with "/". Randomness is keyed
             by it, so moving the folder changes nothing.
-        path: Absolute path.
+        path: Absolute path, or a URI.
         label: Class name, or None.
         split: Name of a split ("train", "test", ...), or None.
         status: "ok" or "bad". A bad video has a reason and zeros for what isn't known.
@@ -77,8 +87,8 @@ class VideoRecord:
         height: Pixels as displayed, rotation applied.
         codec: FFmpeg's name of the codec, "" if not known.
         rotation: Clockwise degrees the container asks for, already applied when decoding.
-        reader: Who decodes it, "decord" or "pyav"; the frames were counted with it. A bad video,
-            which nobody decodes, has "decord".
+        reader: Who decodes it; the frames were counted with it. A bad video, which nobody decodes,
+            has "decord", or the one reader that was asked for.
         size_bytes: Size of the file.
         mtime_ns: Its modification time, nanoseconds since 1970.
     """
@@ -176,9 +186,26 @@ def build_manifest(records: Iterable[VideoRecord], *, root: str) -> Manifest:
     Raises:
         DataError: A video_id appears twice.
     """
-    table = pa.Table.from_pylist([asdict(record) for record in records], schema=_SCHEMA)
+    return build_manifest_of_table(build_table(records), root=root)
+
+
+def build_manifest_of_table(table: pa.Table, *, root: str) -> Manifest:
+    """Builds a manifest of a table that `build_table` made, or of rows of such tables.
+
+    Raises:
+        DataError: A video_id appears twice.
+    """
     _check_unique(table, f"the manifest of {root}")
     return Manifest(table=table.combine_chunks(), root=root)
+
+
+def build_table(records: Iterable[VideoRecord]) -> pa.Table:
+    """Turns records into a table with a manifest's columns, a few thousand at a time."""
+    rows = iter(records)
+    batches = []
+    while chunk := [vars(record) for record in islice(rows, ROWS_PER_BATCH)]:
+        batches.append(pa.RecordBatch.from_pylist(chunk, schema=_SCHEMA))
+    return pa.Table.from_batches(batches, schema=_SCHEMA)
 
 
 def save_manifest(manifest: Manifest, path: str) -> None:
@@ -210,7 +237,8 @@ def load_manifest(path: str) -> Manifest:
     """Reads a manifest.
 
     Raises:
-        DataError: The file is missing, not a manifest of this version, or has no rows.
+        OutdatedManifestError: It is a manifest of another version, or has no rows.
+        DataError: The file is missing or no manifest.
     """
     remedy = "Make one with `lssl-ray data index FOLDER`."
     if not os.path.isfile(path):
@@ -229,7 +257,7 @@ def load_manifest(path: str) -> Manifest:
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{path}: a column has the wrong type ({error}). {remedy}") from error
     if table.num_rows == 0:
-        raise DataError(f"{path}: the manifest has no rows. {remedy}")
+        raise OutdatedManifestError(f"{path}: the manifest has no rows. {remedy}")
     _check_unique(table, path)
     return Manifest(table=table.combine_chunks(), root=root)
 
@@ -242,7 +270,7 @@ def _check_version(path: str, metadata: dict[bytes, bytes], remedy: str) -> str:
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{path}: is a Parquet file but not a manifest. {remedy}") from None
     if version != MANIFEST_VERSION:
-        raise DataError(
+        raise OutdatedManifestError(
             f"{path}: is a manifest of version {version!r}; this lssl_ray {__version__} reads "
             f"version {MANIFEST_VERSION}. Index the folder again with `lssl-ray data index {root}`."
         )

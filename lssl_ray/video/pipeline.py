@@ -5,7 +5,7 @@ of one worker's step into fixed-shape columns (what crosses the object store), `
 columns into the batch a task takes. Ray Data and the local loader both run exactly these.
 """
 
-import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from lssl_ray.types import NUM_AUGMENTATION_VALUES, ClipBatch, ClipFailure
-from lssl_ray.video.isolation import DecodeError, DecodeProcess
+from lssl_ray.types import NUM_AUGMENTATION_VALUES, ClipBatch, ClipFailure, FeedStats
+from lssl_ray.video.isolation import CHILD_MODULE, DecodeError, DecodeProcess
 from lssl_ray.video.manifest import Manifest, VideoRecord
+from lssl_ray.video.offenders import Offence, RepeatOffenders
 from lssl_ray.video.order import ClipVisit
 from lssl_ray.video.views import (
     ViewKind,
@@ -27,8 +28,6 @@ from lssl_ray.video.views import (
     cut_view,
     plan_views,
 )
-
-logger = logging.getLogger(__name__)
 
 Columns = dict[str, np.ndarray]
 
@@ -41,11 +40,15 @@ class DecodeSettings:
         deadline_seconds: Longest time one video may take; then its decoder is killed.
         recycle_after: Videos after which a decoder process is replaced, to bound leaked memory.
         short_side: Frames whose short side is larger are decoded at this size, px.
+        memory_limit_mib: Memory a decoder process may take beyond its start; None for no limit.
+        child_module: Module run as the decoder process; see `DecodeProcess`.
     """
 
     deadline_seconds: float
     recycle_after: int
     short_side: int
+    memory_limit_mib: int | None = None
+    child_module: str = CHILD_MODULE
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class DecodedClip:
     global_views: UInt8[np.ndarray, "globals frames size size 3"]
     local_views: UInt8[np.ndarray, "locals local_frames local_size local_size 3"]
     augmentation: Float32[np.ndarray, "views values"]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,18 +79,28 @@ class ClipDecoder:
         recipe: Which views to cut.
         settings: How videos are opened.
         seed: Seed of the run.
+        offences: Video id to what it did to decoders before; see `offenders`.
     """
 
     def __init__(
-        self, manifest: Manifest, *, recipe: ViewRecipe, settings: DecodeSettings, seed: int
+        self,
+        manifest: Manifest,
+        *,
+        recipe: ViewRecipe,
+        settings: DecodeSettings,
+        seed: int,
+        offences: Mapping[str, Offence] | None = None,
     ) -> None:
         self._manifest = manifest
         self._recipe = recipe
         self._seed = seed
+        self._offenders = RepeatOffenders(offences)
         self._process = DecodeProcess(
             deadline_seconds=settings.deadline_seconds,
             recycle_after=settings.recycle_after,
             short_side=settings.short_side,
+            memory_limit_mib=settings.memory_limit_mib,
+            child_module=settings.child_module,
         )
 
     def __enter__(self) -> "ClipDecoder":
@@ -106,13 +120,19 @@ class ClipDecoder:
 
     def decode(self, visit: ClipVisit) -> DecodedClip | FailedClip:
         """Decode and cut all views of one visit; a bad video is a value, not an exception."""
+        started = time.perf_counter()
         record = self._manifest.row(visit.video)
+        offence = self._offenders.find(record.video_id)
+        if offence is not None:
+            return FailedClip(visit=visit, failure=_describe_untried(offence, record, visit))
         plans = self._plan(record, visit, height=record.height, width=record.width)
         needed = compute_needed_frames(plans)
         try:
             frames = self._process.frames(record.path, needed.tolist(), reader=record.reader)
         except DecodeError as error:
+            self._offenders.record_failure(record.video_id, error.reason)
             return FailedClip(visit=visit, failure=_describe(error, record, visit))
+        self._offenders.record_success(record.video_id)
         height, width = frames.shape[1:3]
         if (height, width) != (record.height, record.width):
             # Reduced while decoding, or changed since indexing. The same draws, so the same
@@ -126,6 +146,7 @@ class ClipDecoder:
             global_views=np.stack(views[:num_global]),
             local_views=_stack(views[num_global:], self._recipe.local_views),
             augmentation=np.stack([plan.augmentation for plan in plans]),
+            seconds=time.perf_counter() - started,
         )
 
     def _plan(
@@ -162,8 +183,10 @@ def pack_clips(
             columns["detail"][row] = failure.detail
             columns["seconds"][row] = failure.seconds
             columns["epoch"][row] = failure.epoch
+            columns["tried"][row] = failure.tried
             continue
-        columns["decoded"][row] = True
+        columns["decoded"][row] = columns["tried"][row] = True
+        columns["seconds"][row] = clip.seconds
         columns["video_id"][row] = clip.video_id
         columns["global_views"][row] = clip.global_views
         columns["augmentation"][row] = clip.augmentation
@@ -173,15 +196,15 @@ def pack_clips(
 
 
 def unpack_batch(columns: Mapping[str, Any], *, device: torch.device) -> ClipBatch:
-    """Columns to a batch on the training device; rows that were not decoded become failures."""
+    """Columns to a batch on the training device; rows that were not decoded become failures.
+
+    On a GPU the copy may still run on the current stream; `ahead.iterate_on_device` waits for it.
+    """
     decoded = np.asarray(columns["decoded"], dtype=bool)
     failed = ~decoded & (np.asarray(columns["reason"]) != "")
 
     def to_device(name: str) -> torch.Tensor:
-        values = np.asarray(columns[name])
-        # A copy only where rows are dropped or Ray's read-only buffer would be handed out.
-        kept = values[decoded] if not decoded.all() else np.require(values, requirements=["C", "W"])
-        return torch.from_numpy(kept).to(device, non_blocking=True)
+        return _copy_rows(np.asarray(columns[name]), decoded, device)
 
     return ClipBatch(
         global_views=to_device("global_views"),
@@ -197,10 +220,30 @@ def unpack_batch(columns: Mapping[str, Any], *, device: torch.device) -> ClipBat
                 detail=str(columns["detail"][row]),
                 seconds=round(float(columns["seconds"][row]), 3),
                 epoch=int(columns["epoch"][row]),
+                position=int(columns["position"][row]),
+                tried=bool(columns["tried"][row]),
             )
             for row in np.flatnonzero(failed)
         ),
+        feed=FeedStats(
+            decode_seconds=float(np.sum(columns["seconds"])),
+            num_tried=int(np.sum(columns["tried"])),
+        ),
     )
+
+
+def _copy_rows(values: np.ndarray, kept: np.ndarray, device: torch.device) -> torch.Tensor:
+    if device.type == "cuda":
+        # Dropping rows and pinning in one copy; PyTorch holds the pinned memory until it is read.
+        shape = (int(kept.sum()), *values.shape[1:])
+        dtype = torch.from_numpy(np.empty(0, dtype=values.dtype)).dtype
+        staging = torch.empty(shape, dtype=dtype, pin_memory=True)
+        np.compress(kept, values, axis=0, out=staging.numpy())
+        return staging.to(device, non_blocking=True)
+    # A copy only where rows are dropped or Ray's read-only buffer would be handed out.
+    if kept.all():
+        return torch.from_numpy(np.require(values, requirements=["C", "W"])).to(device)
+    return torch.from_numpy(values[kept]).to(device)
 
 
 def _blank_columns(recipe: ViewRecipe, num_rows: int) -> Columns:
@@ -217,6 +260,7 @@ def _blank_columns(recipe: ViewRecipe, num_rows: int) -> Columns:
         ),
         "epoch": np.zeros(num_rows, dtype=np.int64),
         "seconds": np.zeros(num_rows, dtype=np.float64),
+        "tried": np.zeros(num_rows, dtype=bool),
     }
     if recipe.local_views.count:
         columns["local_views"] = views(recipe.local_views)
@@ -239,4 +283,18 @@ def _describe(error: DecodeError, record: VideoRecord, visit: ClipVisit) -> Clip
         detail=error.detail,
         seconds=error.seconds,
         epoch=visit.epoch,
+        position=visit.position,
+    )
+
+
+def _describe_untried(offence: Offence, record: VideoRecord, visit: ClipVisit) -> ClipFailure:
+    return ClipFailure(
+        video_id=record.video_id,
+        path=record.path,
+        reason=offence.reason,
+        detail=f"not tried again: it ended {offence.count} decoders before",
+        seconds=0.0,
+        epoch=visit.epoch,
+        position=visit.position,
+        tried=False,
     )

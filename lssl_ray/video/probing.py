@@ -2,27 +2,44 @@
 
 decord reads a file if it can: it seeks, so a clip from the end of a long video costs no more than
 one from its start. `PyAvReader` gets the files that decord refuses, and those that it is known
-to misread. Like the readers, this runs inside the decode child. Not here: the parent's side,
-deadlines and crashes (`isolation`), the table that results (`index`, `manifest`).
+to misread; all of them where decord is not installed. Who asks for one reader gets that one or an
+error. Like the readers, this runs inside the decode child. Not here: the parent's side, deadlines
+and crashes (`isolation`), the table that results (`index`, `manifest`).
 """
 
 import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from lssl_ray.video.files import ContainerInfo, ReaderError, check_file, read_container
+from lssl_ray.video.packets import scan_packets
+from lssl_ray.video.reader_decord import DecordReader
 from lssl_ray.video.reader_pyav import PyAvReader
-from lssl_ray.video.readers import DecordReader, ReaderInfo, ReaderName
+from lssl_ray.video.reader_torchcodec import TorchcodecReader
+from lssl_ray.video.readers import (
+    ReaderChoice,
+    ReaderInfo,
+    ReaderName,
+    VideoReader,
+    has_decord,
+)
 
-__all__ = ["VideoProbe", "probe_video"]
+__all__ = ["VideoProbe", "open_reader", "probe_video"]
 
 MAX_PLAUSIBLE_FPS = 1000.0  # above it the "rate" is a container's clock (90000 in a TS header)
+
+_READERS: Mapping[ReaderName, Callable[..., VideoReader]] = {
+    "decord": DecordReader,
+    "torchcodec": TorchcodecReader,
+    "pyav": PyAvReader,
+}
 
 
 @dataclass(frozen=True)
 class VideoProbe:
-    """What is known about a file after its ends (decord) or all of it (PyAV) were really decoded.
+    """What is known about a file after its ends (decord, torchcodec) or all of it (PyAV) decoded.
 
     With decord `num_frames` excludes frames at the end that the container announces and the decoder
     doesn't give reliably: an AVI's last, and whatever comes out as a copy of another frame. With
@@ -44,17 +61,46 @@ class VideoProbe:
     detail: str | None
 
 
-def probe_video(path: str) -> VideoProbe:
+def open_reader(path: str, *, reader: ReaderName, short_side: int | None = None) -> VideoReader:
+    """Opens a file with the reader that it was indexed with.
+
+    Args:
+        path: A local file.
+        reader: Who decodes.
+        short_side: Pixels; a video whose shorter side is larger is reduced to this size.
+
+    Raises:
+        ReaderError: The file can't be read.
+        ReaderUnavailableError: This machine hasn't that reader.
+    """
+    return _READERS[reader](path, short_side=short_side)
+
+
+def probe_video(path: str, *, reader: ReaderChoice = "auto") -> VideoProbe:
     """Chooses a file's reader, decodes with it and reads the container's metadata.
+
+    Args:
+        path: A local file.
+        reader: Who is to decode, and nobody else; "auto" for decord if it can, else PyAV.
 
     Raises:
         ReaderError: The file is missing, unreadable, not a video, has no frames, no plausible
-            frame rate, or its first or last frame doesn't decode. If both readers refuse it, the
-            reason is decord's.
+            frame rate, or its first or last frame doesn't decode; or it is one that the reader
+            asked for is known to misread. If both of auto's readers refuse it, the reason is
+            decord's.
+        ReaderUnavailableError: This machine hasn't the reader asked for.
     """
     check_file(path)
     container = read_container(path)
-    if _is_misread_by_decord(container):
+    if reader == "pyav":
+        return _probe_with_pyav(path, container)
+    if reader == "torchcodec":
+        _refuse(reader, _explain_misreading_by_torchcodec(container))
+        return _probe_with_torchcodec(path, container)
+    if reader == "decord":
+        _refuse(reader, _explain_misreading_by_decord(path, container))
+        return _probe_with_decord(path, container)
+    if not has_decord() or _explain_misreading_by_decord(path, container) is not None:
         return _probe_with_pyav(path, container)
     try:
         return _probe_with_decord(path, container)
@@ -67,22 +113,58 @@ def probe_video(path: str) -> VideoProbe:
             raise refusal from second
 
 
-def _is_misread_by_decord(container: ContainerInfo) -> bool:
-    """Whether decord's seeks silently return other frames; PyAV gets such files outright.
+def _explain_misreading_by_decord(path: str, container: ContainerInfo) -> str | None:
+    """Why decord's seeks would silently return other frames of a file than asked for, or None.
 
     Measured with decord 0.6.0: up to 52 frames off in MPEG program streams and 12 in transport
-    streams, which have no index, and up to 40 in AVI with B-frames (all of HMDB51, a sixth of
-    UCF101), which has no time stamps. AVI without B-frames, MP4, Matroska and WebM came out right.
+    streams, which have no index; up to 40 in AVI, which has no time stamps, with B-frames (all of
+    HMDB51, a sixth of UCF101) or H.264; 1 to 3 around the key frames of open groups of pictures,
+    which x265 writes by default. It shows frames that an edit list hides. AVI of MPEG-4 without
+    B-frames, MP4, Matroska and WebM with closed groups came out right.
     """
+    if container.format in ("mpeg", "mpegts"):
+        return f"seeks in {container.format}, which has no index"
+    packets = scan_packets(path)
     if container.format == "avi":
-        return container.has_b_frames
-    return container.format in ("mpeg", "mpegts")
+        if container.has_b_frames:
+            return "B-frames in AVI, which has no time stamps"
+        if container.codec != "mpeg4" and not packets.only_key_frames:
+            return f"{container.codec} in AVI, which has no time stamps"
+    if packets.has_leading_frames:
+        return "open groups of pictures"
+    return "frames that the edit list hides" if packets.has_hidden_frames else None
+
+
+def _explain_misreading_by_torchcodec(container: ContainerInfo) -> str | None:
+    """The same for torchcodec 0.17, which orders packets by time stamps before it decodes.
+
+    Up to 11 frames off in transport streams, 2 in program streams and in AVI with B-frames.
+    """
+    if container.format in ("mpeg", "mpegts"):
+        return f"seeks in {container.format}, which has no index"
+    if container.format == "avi" and container.has_b_frames:
+        return "B-frames in AVI, which has no time stamps"
+    return None
+
+
+def _refuse(reader: ReaderName, misreading: str | None) -> None:
+    if misreading is not None:
+        raise ReaderError(
+            "decode_failed", f"{reader} misreads {misreading}; index with --reader auto or pyav"
+        )
 
 
 def _probe_with_decord(path: str, container: ContainerInfo) -> VideoProbe:
     info, last, last_is_real = _read_ends(path, -1 - container.num_unreliable_frames)
     num_frames = 1 + (last if last_is_real else _find_last_frame(path, last))
     return _build_probe(info, container, num_frames=num_frames, reader="decord")
+
+
+def _probe_with_torchcodec(path: str, container: ContainerInfo) -> VideoProbe:
+    with contextlib.closing(TorchcodecReader(path)) as reader:
+        info = reader.info
+        reader.frames([0, info.num_frames - 1])
+    return _build_probe(info, container, num_frames=info.num_frames, reader="torchcodec")
 
 
 def _probe_with_pyav(path: str, container: ContainerInfo) -> VideoProbe:

@@ -1,8 +1,9 @@
 """The second reader: PyAV, for files that decord refuses or misreads (GIF, AV1, MPEG-PS, ...).
 
-It decodes from the start of the file and never seeks: exact and simple, and slow to reach the end
-of a long video. Its FFmpeg is PyAV's own, years newer than decord's. Like `readers`, it runs inside
-the decode child. Not here: which files it is for (`probing`).
+It is the only one that is always there. It decodes from the start of the file and never seeks:
+exact and simple, and slow to reach the end of a long video. Its FFmpeg is PyAV's own, years newer
+than decord's. Like `readers`, it runs inside the decode child. Not here: which files it is for
+(`probing`).
 """
 
 import importlib
@@ -21,7 +22,13 @@ from lssl_ray.video.files import (
     find_video_stream,
 )
 from lssl_ray.video.gif import split_gif_packet
-from lssl_ray.video.readers import ReaderInfo
+from lssl_ray.video.readers import (
+    ReaderInfo,
+    explain_bad_indices,
+    reduce_size,
+    restore_order,
+    split_indices,
+)
 
 __all__ = ["PyAvReader"]
 
@@ -68,25 +75,15 @@ class PyAvReader:
         return self._info
 
     def frames(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Decodes frames by index, up to the largest and no further.
-
-        Args:
-            indices: At least one index in [0, num_frames). Duplicates are decoded once, the order
-                is kept.
-
-        Returns:
-            uint8 [len(indices), height, width, 3], RGB, values 0 to 255.
+        """Decodes frames by index, up to the largest and no further; see `VideoReader.frames`.
 
         Raises:
-            ReaderError: "not_a_video", or "decode_failed", also for an index past the end: the
-                file is not the one that was indexed.
+            ReaderError: "not_a_video", or "decode_failed".
         """
-        unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        unique, places = split_indices(indices)
         if unique.size == 0 or unique[0] < 0:
-            asked = f"index {unique[0]}" if unique.size else "no indices"
-            raise ReaderError("decode_failed", f"{asked} asked of {self.info.num_frames} frames")
-        decoded = self._decode_wanted(unique)
-        return decoded if np.array_equal(unique, indices) else decoded[inverse]
+            raise explain_bad_indices(unique, self.info.num_frames)
+        return restore_order(self._decode_wanted(unique), places)
 
     def close(self) -> None:
         """Frees nothing: the file is open only inside a call."""
@@ -107,8 +104,7 @@ class PyAvReader:
                 num_frames += 1
                 if num_decoded == unique.size:
                     return decoded
-        asked = f"indices {unique[0]} to {unique[-1]}"
-        raise ReaderError("decode_failed", f"{asked} asked of {num_frames} frames")
+        raise explain_bad_indices(unique, num_frames)
 
     def _measure(self) -> ReaderInfo:
         num_frames = 0
@@ -188,10 +184,7 @@ def _compute_layout(frame: Any, short_side: int | None) -> _Layout:
     height, width = frame.height, frame.width
     if num_turns % 2:
         height, width = width, height
-    if short_side is not None and min(height, width) > short_side:
-        scale = short_side / min(height, width)
-        height, width = round(height * scale), round(width * scale)
-    return _Layout(height, width, num_turns)
+    return _Layout(*reduce_size(height, width, short_side=short_side), num_turns)
 
 
 def _to_rgb(frame: Any, layout: _Layout) -> npt.NDArray[np.uint8]:

@@ -47,6 +47,8 @@ def build_failed(position: int, video_id: str) -> FailedClip:
         detail=f"line {position}",
         seconds=position / 8,
         epoch=position // 5,
+        position=position,
+        tried=position % 2 == 0,
     )
     return FailedClip(
         visit=ClipVisit(position=position, epoch=position // 5, video=position % 5),

@@ -48,9 +48,12 @@ def build_result(right: dict[str, tuple[int, int, int]]) -> SplitResult:
     total = sum(videos for _, _, videos in right.values())
     before, after = (
         ZeroShotResult(
+            labels=tuple(right),
+            truth=(0,) * total,
+            ranking=((0,),) * total,
             top1=sum(row[side] for row in right.values()) / total,
+            top5=None,
             per_class={label: (row[side], row[2]) for label, row in right.items()},
-            predictions=(0,) * total,
         )
         for side in (0, 1)
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,14 +13,17 @@ from open_clip.transformer import VisionTransformer
 
 from lssl_ray.config import RunConfig
 from lssl_ray.engine import FeatureJob, LocalEngine
-from lssl_ray.evaluation.features import EvaluationView, decode_view, encode_views
+from lssl_ray.evaluation.features import decode_view, encode_view_features, encode_views
+from lssl_ray.evaluation.views import EvaluationView
 from lssl_ray.model.clip import ClipModel
+from lssl_ray.model.pixels import to_pixels
 from lssl_ray.model.space_time import VideoEncoder
 from lssl_ray.types import ClipFailure
 from lssl_ray.video.isolation import DecodeProcess
 from lssl_ray.video.manifest import build_manifest, load_manifest
 
 VIEW = EvaluationView(num_frames=3, size=32)
+FAST_VIEW = EvaluationView(num_frames=5, size=16, num_clips=2, num_crops=3)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,28 @@ def test_encode_views_equals_frame_averaged_clip(tiny_clip: ClipModel) -> None:
     torch.testing.assert_close(actual, mean / mean.norm(dim=1, keepdim=True), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("cls", ["per_frame", "shared"])
+def test_encode_view_features_gives_what_two_forward_passes_give(
+    tiny_clip: ClipModel, cls: Literal["per_frame", "shared"]
+) -> None:
+    assert isinstance(tiny_clip.visual, VisionTransformer)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (2, 3, 4, 16, 16, 3), generator=generator, dtype=torch.uint8)
+    encoder = VideoEncoder(tiny_clip.visual, num_frames=4, cls=cls).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        features = encode_view_features(encoder, frames, mean=tiny_clip.mean, std=tiny_clip.std)
+        for video in range(2):
+            for view in range(3):
+                pixels = to_pixels(
+                    frames[video, view][None], mean=tiny_clip.mean, std=tiny_clip.std
+                )
+                joint, pooled = encoder(pixels)[0], encoder.encode_pooled(pixels)[0]
+                torch.testing.assert_close(features.joint[video, view], joint, rtol=0, atol=1e-5)
+                torch.testing.assert_close(features.pooled[video, view], pooled, rtol=0, atol=1e-5)
+
+
 def test_extract_features_lists_the_undecodable_and_encodes_the_rest(
     build_config: Callable[..., RunConfig], videos: tiny.VideoSet, tmp_path: Path
 ) -> None:
@@ -83,7 +109,7 @@ def test_extract_features_lists_the_undecodable_and_encodes_the_rest(
             FeatureJob(
                 config=config,
                 manifest=build_manifest(kept, root="/"),
-                view=VIEW,
+                views={"slow": VIEW, "fast": FAST_VIEW},
                 weights={"clip": None, "again": None},
             )
         )
@@ -96,6 +122,11 @@ def test_extract_features_lists_the_undecodable_and_encodes_the_rest(
     assert [failure.video_id for failure in rest.failures] == [records[2].video_id]
     kept_rows = [row for row in range(len(records)) if row != 2]
     for name in ("clip", "again"):
-        assert whole.features[name].shape == (len(records), tiny.EMBEDDING)
-        torch.testing.assert_close(rest.features[name], whole.features[name][kept_rows])
-    assert (whole.features["clip"][0] - whole.features["clip"][4]).abs().max() > 1e-3
+        for view, num_views in (("slow", 1), ("fast", 6)):
+            features = whole.features[name][view]
+            assert features.joint.shape == (len(records), num_views, tiny.EMBEDDING)
+            assert features.pooled.shape == (len(records), num_views, tiny.WIDTH)
+            kept = features.select(kept_rows)
+            torch.testing.assert_close(rest.features[name][view].joint, kept.joint)
+            torch.testing.assert_close(rest.features[name][view].pooled, kept.pooled)
+    assert (whole.joint("clip")[0] - whole.joint("clip")[4]).abs().max() > 1e-3

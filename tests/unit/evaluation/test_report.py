@@ -7,10 +7,11 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.errors import DataError
-from lssl_ray.evaluation.features import FeatureTable
+from lssl_ray.evaluation.features import FeatureTable, ViewFeatures
 from lssl_ray.evaluation.report import compare_zero_shot, require_labels
 from lssl_ray.types import ClipFailure
 from lssl_ray.video.manifest import Manifest, build_manifest, load_manifest
@@ -58,9 +59,17 @@ def build_table(ids: tuple[str, ...], clip: list[int], adapted: list[int]) -> Fe
     rows = {"clip": clip, "adapted": adapted}
     return FeatureTable(
         video_ids=ids,
-        features={name: F.one_hot(torch.tensor(best), 2).float() for name, best in rows.items()},
+        features={
+            name: build_views(F.one_hot(torch.tensor(best), 2).float())
+            for name, best in rows.items()
+        },
         failures=(failure,),
     )
+
+
+def build_views(joint: Tensor) -> dict[str, ViewFeatures]:
+    """One view of each video."""
+    return {"slow": ViewFeatures(joint=joint[:, None], pooled=torch.zeros(len(joint), 1, 3))}
 
 
 def test_compare_zero_shot_figures_by_hand(
@@ -123,7 +132,7 @@ def test_compare_zero_shot_published_names_mean_their_phrases(
     features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     table = FeatureTable(
         video_ids=("one", "two", "three"),
-        features={"clip": features, "adapted": features},
+        features={"clip": build_views(features), "adapted": build_views(features)},
         failures=(),
     )
     result = compare_zero_shot(table, manifest, named)
@@ -137,6 +146,8 @@ def test_compare_zero_shot_own_label_goes_before_a_published_name(
     manifest = build_labelled({"one": "clap"})
     features = torch.tensor([[1.0, 0.0]])
     table = FeatureTable(
-        video_ids=("one",), features={"clip": features, "adapted": features}, failures=()
+        video_ids=("one",),
+        features={"clip": build_views(features), "adapted": build_views(features)},
+        failures=(),
     )
     assert compare_zero_shot(table, manifest, named).clip.top1 == 1.0

@@ -19,6 +19,8 @@ def test_compute_zero_shot_counts_by_hand() -> None:
     assert result.top1 == pytest.approx(3 / 5)
     assert result.per_class == {"left": (2, 4), "right": (1, 1)}
     assert result.num_videos == 5
+    assert result.mean_class == pytest.approx((2 / 4 + 1) / 2)
+    assert (result.num_views, result.top5) == (1, None)
 
 
 def test_compute_zero_shot_no_video_is_refused() -> None:

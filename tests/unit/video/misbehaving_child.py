@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from lssl_ray.video.decode_child import serve
 from lssl_ray.video.probing import VideoProbe
-from lssl_ray.video.readers import ReaderName
+from lssl_ray.video.readers import ReaderChoice, ReaderName
+
+LEAKED: list[npt.NDArray[np.uint8]] = []
 
 
 def misbehave(
@@ -39,6 +41,8 @@ def misbehave(
             for descriptor in (1, 2):
                 with contextlib.suppress(BlockingIOError):
                     os.write(descriptor, b"[h264 @ 0x55] error while decoding MB " * 20 + b"\n")
+    elif path == "leak":
+        LEAKED.append(np.ones(8 << 20, dtype=np.uint8))
     elif path == "raise":
         raise KeyError("a decoder's\nown error")
     elif path == "large":
@@ -47,7 +51,7 @@ def misbehave(
     return np.broadcast_to(number.reshape(1, 2, 2, 3), (len(indices), 2, 2, 3))
 
 
-def misbehaving_probe(path: str) -> VideoProbe:
+def misbehaving_probe(path: str, reader: ReaderChoice) -> VideoProbe:
     """The same, for probes."""
     misbehave(path, [0], None, "decord")
     return VideoProbe(1, 1.0, 1.0, 2, 2, "none", 0, "decord", None)

@@ -1,0 +1,24 @@
+"""First on a decode child's path, this lets real readers crash or hang on files with such names.
+
+Files that make a decoder of today do so would not do it to tomorrow's. Python imports a module of
+this name in every process that it starts; only decode children are touched.
+"""
+
+import ctypes
+import os
+import sys
+
+if "lssl_ray.video.decode_child" in sys.orig_argv:
+    from lssl_ray.video import files
+
+    check_file = files.check_file
+
+    def misbehave(path: str) -> None:
+        name = os.path.basename(path)
+        if name.startswith("segfault"):
+            ctypes.string_at(0)
+        elif name.startswith("hang"):  # PyDLL keeps the GIL, as a decoder's endless loop does
+            ctypes.PyDLL(None).pause()
+        check_file(path)
+
+    files.check_file = misbehave
