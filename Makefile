@@ -25,7 +25,7 @@ demo: $(READY)  ## the main job: make a small world, adapt a tiny CLIP to it, sh
 	$(BIN)/lssl-ray demo $(DEMO_FLAGS)
 
 test: $(READY)  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(READY)  ## tests that start no Ray
 	$(BIN)/python -m pytest -m 'not cluster'

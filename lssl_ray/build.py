@@ -28,6 +28,7 @@ from lssl_ray.training.loop import LoopSettings, Schedules
 from lssl_ray.training.optimizer import build_optimizer
 from lssl_ray.training.schedules import Schedule, constant, cosine, linear
 from lssl_ray.training.task import LssTask
+from lssl_ray.video.manifest import Manifest, load_manifest
 from lssl_ray.video.order import RunPlan, compute_num_steps
 from lssl_ray.video.pipeline import DecodeSettings
 from lssl_ray.video.views import ViewKind, ViewRecipe
@@ -244,6 +245,17 @@ def build_recipe(config: RunConfig) -> ViewRecipe:
         jitter_strength=views.jitter_strength,
         grey_probability=views.grey_probability,
     )
+
+
+def load_training_manifest(config: RunConfig) -> Manifest:
+    """The manifest's rows that the run is about, good and bad ones.
+
+    Raises:
+        DataError: No manifest, or no video in `data.split`.
+    """
+    manifest = load_manifest(config.data.manifest)
+    split = config.data.split
+    return manifest if split is None else manifest.where(split=split)
 
 
 def build_decode_settings(config: RunConfig) -> DecodeSettings:

@@ -56,7 +56,7 @@ def execute_run(
         LsslError: What stopped the run; MLflow and the folder say so too.
     """
     display.show_phase("Reading the manifest and CLIP")
-    manifest = load_manifest(config.data.manifest)
+    manifest = build.load_training_manifest(config)
     clip = build.build_clip(config)
     space = prepare_space(config, clip, folder)
     answers = build.build_evaluation_space(config, clip, space)

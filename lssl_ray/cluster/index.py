@@ -4,7 +4,6 @@ Paths must mean the same on every node: a shared disk, or URIs. Not here: what o
 (`video.probe_files`), which files need one (`video.index`).
 """
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 import ray
 from ray.exceptions import RayError
 
+from lssl_ray.cluster.session import connect_ray
 from lssl_ray.errors import ClusterError
 from lssl_ray.video.discovery import FoundVideo
 from lssl_ray.video.isolation import DecodeProcess
@@ -107,24 +107,11 @@ def _connected(num_workers: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # Sent to nobody unless the user says so.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(address="auto", **quiet)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, num_workers or 1),
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ClusterError(
-            f"Ray could not be started or joined: {error}. Without Ray: --engine local."
-        ) from error
+    connect_ray(
+        address="auto" if os.environ.get("RAY_ADDRESS") else "local",
+        num_cpus=num_workers or 1,
+        remedy="without Ray: --engine local",
+    )
     try:
         yield
     finally:

@@ -2,8 +2,11 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
+from ray._private import ray_constants
 from ray.data import DataContext
 
 from lssl_ray.cluster.placement import require_nodes
@@ -23,33 +26,67 @@ def start_ray(config: RunConfig) -> None:
     Raises:
         ClusterError: Ray can't be started or found, or has no node with the wanted labels.
     """
+    cluster = config.cluster
+    connect_ray(
+        address=cluster.address,
+        num_cpus=cluster.num_workers * cluster.cpus_per_worker + cluster.num_decoders + 1,
+        memory_bytes=cluster.num_decoders * cluster.decode_memory_mib * 2**20 + SPARE_BYTES,
+        remedy=f"cluster.address={cluster.address}; without Ray, --local runs all in one process",
+    )
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    require_nodes("cluster.decode_labels", cluster.decode_labels)
+    require_nodes("cluster.train_labels", cluster.train_labels)
+
+
+def connect_ray(
+    *, address: str, num_cpus: int, memory_bytes: int | None = None, remedy: str
+) -> None:
+    """Join the Ray of RAY_ADDRESS (`auto`), or start one that listens on loopback only (`local`).
+
+    Args:
+        address: `auto` or `local`.
+        num_cpus: Logical cores of a Ray of our own; at least the machine's.
+        memory_bytes: Memory of a Ray of our own that tasks may ask for; None for Ray's guess.
+        remedy: For the error.
+
+    Raises:
+        ClusterError: Ray can't be started or found.
+    """
     # Sent to nobody unless the user says so.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if config.cluster.address == "auto":
+        if address == "auto":
             ray.init(address="auto", **quiet)
-        else:
-            cluster = config.cluster
-            workers = cluster.num_workers * cluster.cpus_per_worker
+            return
+        with _on_loopback():
             ray.init(
                 address="local",
-                num_cpus=max(os.cpu_count() or 1, workers + cluster.num_decoders + 1),
-                _memory=cluster.num_decoders * cluster.decode_memory_mib * 2**20 + SPARE_BYTES,
+                num_cpus=max(os.cpu_count() or 1, num_cpus),
+                _memory=memory_bytes,
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
                 **quiet,
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ClusterError(
-            f"Ray could not be started or joined (cluster.address={config.cluster.address}): "
-            f"{error}. Without Ray, --local runs everything in one process."
-        ) from error
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    require_nodes("cluster.decode_labels", config.cluster.decode_labels)
-    require_nodes("cluster.train_labels", config.cluster.train_labels)
+        raise ClusterError(f"Ray could not be started or joined: {error} ({remedy}).") from error
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Keep `ray.init` from turning 127.0.0.1 into the machine's own address.
+
+    On Linux it does, and every server of a local Ray can then be reached from outside; on macOS
+    and Windows this constant keeps it from doing so. A test looks at the sockets.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def stop_ray() -> None:

@@ -11,6 +11,9 @@ class DataSection(Section):
     """Unlabelled training videos."""
 
     manifest: str = Field(description="Parquet manifest from `lssl-ray data index`.")
+    split: str | None = Field(
+        default=None, description="Train on the manifest's videos of this split only; null: on all."
+    )
     max_bad_fraction: Share = Field(
         default=0.05, description="Share of undecodable clips above which the run ends."
     )

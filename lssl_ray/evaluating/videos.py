@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float
 from torch import Tensor
 
+from lssl_ray import build
 from lssl_ray.concepts.bank import BANK_PREFIX, load_labels
 from lssl_ray.concepts.space import embed_ensemble
 from lssl_ray.errors import ConfigError, DataError
@@ -142,7 +143,7 @@ def _find_transduction(
         by_concepts = model.config.objective.space == "concepts"
         labels = model.space.labels if by_concepts else ()
         try:
-            trained = load_manifest(model.config.data.manifest).records()
+            trained = build.load_training_manifest(model.config).records()
         except DataError:
             return None
     taken = set(target.video_ids)

@@ -113,7 +113,7 @@ def run_loop(
     task.train()
     encode_student: EncodeStudent = task.encode_student
     if context.world_size > 1:
-        encode_student = DistributedDataParallel(StudentPass(task), broadcast_buffers=False)
+        encode_student = DistributedDataParallel(StudentPass(task), forward_sync_buffers=False)
     window = MetricWindow()
     feed = _timed(iter(batches))
     while progress.step < settings.stop_at_step:
