@@ -107,19 +107,24 @@ class BareDecoder:
     def decode_frames(self, visit: ClipVisit) -> np.ndarray:
         """These frames."""
         record, needed = self.find_frames(visit)
-        return decode_frames(record.path, needed, self._work.settings.short_side, record.reader)
+        return self._open(record, needed)
 
     def decode(self, visit: ClipVisit) -> tuple[list[np.ndarray], np.ndarray]:
         """The clip's views, and their augmentation."""
         record = self._work.manifest.row(visit.video)
         plans = self._plan(record, visit, record.height, record.width)
         needed = compute_needed_frames(plans)
-        short_side = self._work.settings.short_side
-        frames = decode_frames(record.path, needed.tolist(), short_side, record.reader)
+        frames = self._open(record, needed.tolist())
         if frames.shape[1:3] != (record.height, record.width):
             plans = self._plan(record, visit, *frames.shape[1:3])
         views = [cut_view(frames, needed, plan) for plan in plans]
         return views, np.stack([plan.augmentation for plan in plans])
+
+    def _open(self, record: VideoRecord, indices: list[int]) -> np.ndarray:
+        # As `DecodeProcess.frames` does when it knows the size.
+        short_side = self._work.settings.short_side
+        small = min(record.height, record.width) <= short_side
+        return decode_frames(record.path, indices, None if small else short_side, record.reader)
 
     def _plan(
         self, record: VideoRecord, visit: ClipVisit, height: int, width: int

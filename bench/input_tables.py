@@ -100,7 +100,8 @@ def _time_isolation(work: Work, num_clips: int, passes: int) -> dict[str, list[l
 
         def decode_isolated(visit: Any) -> None:
             record, indices = bare.find_frames(visit)
-            process.frames(record.path, indices, reader=record.reader)
+            size = (record.height, record.width)
+            process.frames(record.path, indices, reader=record.reader, size=size)
 
         ways: dict[str, Callable[[Any], Any]] = {
             _FRAMES[0]: bare.decode_frames,

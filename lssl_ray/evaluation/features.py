@@ -79,7 +79,9 @@ def decode_views(
         [one for view in views for one in plan(view, record.height, record.width)]
     )
     try:
-        frames = process.frames(record.path, needed.tolist(), reader=record.reader)
+        frames = process.frames(
+            record.path, needed.tolist(), reader=record.reader, size=(record.height, record.width)
+        )
     except DecodeError as error:
         return ClipFailure(
             video_id=record.video_id,

@@ -150,7 +150,12 @@ class DecodeProcess:
         return VideoProbe(**self._exchange(request, path)["probe"])
 
     def frames(
-        self, path: str, indices: Sequence[int], *, reader: ReaderName = "decord"
+        self,
+        path: str,
+        indices: Sequence[int],
+        *,
+        reader: ReaderName = "decord",
+        size: tuple[int, int] | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Decodes frames by index.
 
@@ -159,6 +164,8 @@ class DecodeProcess:
             indices: At least one index in [0, num_frames); duplicates allowed, order kept.
             reader: Who decodes: what `probe` chose for this file, and what its frames were
                 counted with.
+            size: Height and width where known, px: a small video is then decoded without looking
+                at its first frame for its size.
 
         Returns:
             uint8 [len(indices), height, width, 3], RGB, 0 to 255: a view on memory shared with the
@@ -168,11 +175,12 @@ class DecodeProcess:
             DecodeError: The file is bad.
             DecoderUnavailableError: No child can be started, or that reader isn't on this machine.
         """
+        small = size is not None and self._short_side is not None and min(size) <= self._short_side
         request = {
             "operation": "frames",
             "path": path,
             "indices": [int(index) for index in indices],
-            "short_side": self._short_side,
+            "short_side": None if small else self._short_side,
             "reader": reader,
         }
         reply = self._exchange(request, path)

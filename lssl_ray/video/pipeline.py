@@ -128,7 +128,12 @@ class ClipDecoder:
         plans = self._plan(record, visit, height=record.height, width=record.width)
         needed = compute_needed_frames(plans)
         try:
-            frames = self._process.frames(record.path, needed.tolist(), reader=record.reader)
+            frames = self._process.frames(
+                record.path,
+                needed.tolist(),
+                reader=record.reader,
+                size=(record.height, record.width),
+            )
         except DecodeError as error:
             self._offenders.record_failure(record.video_id, error.reason)
             return FailedClip(visit=visit, failure=_describe(error, record, visit))
