@@ -38,6 +38,10 @@ class RunProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything that is left of it."""
         leftover = [psutil.Process(self.process.pid)] if self.process.poll() is None else []
         leftover += leftover[0].children(recursive=True) if leftover else []
         for process in leftover:
@@ -47,9 +51,12 @@ class RunProcess:
                 continue
         self.process.wait()
 
-    def wait(self) -> None:
-        """Wait for a good end."""
-        assert self.process.wait(WAIT_SECONDS) == 0, self.output.read_text()
+    def wait(self) -> str:
+        """Wait for a good end; the output."""
+        code = self.process.wait(WAIT_SECONDS)
+        text = self.output.read_text()
+        assert code == 0, text
+        return text
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Poll until something is so; a run that ends before fails the test."""

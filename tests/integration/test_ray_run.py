@@ -5,11 +5,7 @@ ends only processes that it started.
 """
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ import tiny
 import torch
 import yaml
 from mlflow import MlflowClient
+from run_process import RunProcess
 from safetensors.torch import load_file
 
 from lssl_ray.tracking.journal import read_rows
@@ -27,54 +24,7 @@ from lssl_ray.tracking.journal import read_rows
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 NUM_STEPS = 60
-WAIT_SECONDS = 300
 WORKER_NAME = "RayTrainWorker"
-
-
-class RunProcess:
-    """One `lssl-ray train` in a process group of its own."""
-
-    def __init__(self, workplace: Path, *arguments: str) -> None:
-        self.output = workplace / f"output-{time.monotonic_ns()}.txt"
-        with self.output.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "lssl_ray.cli", "train", *arguments],
-                cwd=workplace,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=os.environ
-                | {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true"},
-                start_new_session=True,
-            )
-
-    def wait(self) -> str:
-        """Wait for the end; the output, when it ended well."""
-        code = self.process.wait(WAIT_SECONDS)
-        text = self.output.read_text()
-        assert code == 0, text
-        return text
-
-    def find_descendants(self, name: str) -> list[psutil.Process]:
-        """Living processes below this one whose command line holds a name."""
-        found = []
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            try:
-                if name in " ".join(child.cmdline()):
-                    found.append(child)
-            except (psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
-        return found
-
-    def close(self) -> None:
-        """End everything that is left of it."""
-        leftover = [psutil.Process(self.process.pid)] if self.process.poll() is None else []
-        leftover += leftover[0].children(recursive=True) if leftover else []
-        for process in leftover:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -111,15 +61,6 @@ def local_run(workplace: Path) -> Path:
     run = RunProcess(workplace, "--config", "recipe.yaml", "--run-name", "local", "--local")
     run.wait()
     return workplace / "runs" / "local"
-
-
-def wait_until(condition: Callable[[], bool], run: RunProcess) -> None:
-    """Poll until something is so; a run that ends before fails the test."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert run.process.poll() is None, run.output.read_text()
-        assert time.monotonic() < deadline, run.output.read_text()
-        time.sleep(0.02)
 
 
 def count_rows(folder: Path) -> int:
@@ -166,7 +107,7 @@ def test_killed_training_worker_is_replaced_and_the_run_finishes(
 ) -> None:
     run = start("--config", "recipe.yaml", "--run-name", "worker-killed")
     folder = workplace / "runs" / "worker-killed"
-    wait_until(lambda: count_rows(folder) >= 13, run)
+    run.wait_until(lambda: count_rows(folder) >= 13)
     (worker,) = run.find_descendants(WORKER_NAME)
     worker.kill()
     assert count_rows(folder) < NUM_STEPS, "the worker was killed too late to prove anything"
@@ -181,7 +122,7 @@ def test_killed_driver_leaves_no_process_and_resumes_in_the_same_mlflow_run(
 ) -> None:
     run = start("--config", "recipe.yaml", "--run-name", "driver-killed")
     folder = workplace / "runs" / "driver-killed"
-    wait_until(lambda: count_rows(folder) >= 13, run)
+    run.wait_until(lambda: count_rows(folder) >= 13)
     descendants = run.find_descendants("")
     run.process.send_signal(signal.SIGKILL)
     run.process.wait()
