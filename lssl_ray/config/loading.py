@@ -25,6 +25,19 @@ def load_config(source: Path | None, overrides: Sequence[str] = ()) -> RunConfig
     Raises:
         ConfigError: All problems at once, one per line: key, rule, remedy.
     """
+    return validate_config(load_settings(source, overrides))
+
+
+def load_settings(source: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe with its overrides as nested plain data, for `validate_config`.
+
+    Args:
+        source: YAML file; None starts from the defaults.
+        overrides: `dotted.key=value`, the value as YAML.
+
+    Raises:
+        ConfigError: A file that can't be read or is no mapping, or an override that is none.
+    """
     data: Any = {}
     if source is not None:
         try:
@@ -37,7 +50,7 @@ def load_config(source: Path | None, overrides: Sequence[str] = ()) -> RunConfig
             raise ConfigError(f"Configuration {source} must be a mapping of sections.")
     for override in overrides:
         apply_override(data, override)
-    return validate_config(data)
+    return dict(data)
 
 
 def load_config_text(text: str) -> RunConfig:

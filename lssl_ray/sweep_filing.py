@@ -1,0 +1,237 @@
+"""A sweep's results: leaderboard, plots, best recipe, the best teacher's model version."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lssl_ray.config import RunConfig
+from lssl_ray.display import RunDisplay
+from lssl_ray.errors import TrainingError
+from lssl_ray.export import export_mlflow
+from lssl_ray.inference import load_model
+from lssl_ray.summary import find_git_commit
+from lssl_ray.sweep.leaderboard import (
+    Leaderboard,
+    build_leaderboard,
+    format_leaderboard,
+    write_leaderboard,
+)
+from lssl_ray.sweep.plots import draw_importance, draw_parallel_coordinates
+from lssl_ray.sweep.recipe import write_best_recipe
+from lssl_ray.sweep.trials import TrialRecord
+from lssl_ray.sweep_record import SweepRecord
+from lssl_ray.tracking.base import NullTracker, RunStatus, Tracker
+from lssl_ray.tracking.outbox import MAIN_OUTBOX, OUTBOX_FOLDER, load_outbox
+
+STOPPED_TAG, REASON_TAG = "lssl.stopped_early", "lssl.reason"
+MAX_TAG_CHARS = 500
+
+
+@dataclass(frozen=True)
+class SweepTracker:
+    """Where a sweep is tracked.
+
+    Attributes:
+        run: The parent run.
+        overrides: Settings that nest the trials' runs under it.
+    """
+
+    run: Tracker
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+def open_sweep_tracker(record: SweepRecord, base: RunConfig) -> SweepTracker:
+    """The sweep's parent run: a new one, or the one of an earlier session."""
+    if base.tracking.uri is None:
+        return SweepTracker(NullTracker())
+    # Read when mlflow is imported. Sent to nobody unless the user says so.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from lssl_ray.tracking.mlflow import MlflowTracker
+
+    settings = record.settings
+    tracker = MlflowTracker(
+        base.tracking.uri,
+        experiment=base.tracking.experiment,
+        run_name=settings.name,
+        run_folder=record.folder.path,
+        params={f"sweep.{key}": value for key, value in asdict(settings).items()},
+        tags={
+            **base.tracking.tags,
+            "lssl.sweep": settings.name,
+            "lssl.space": settings.space,
+            "lssl.git_commit": find_git_commit() or "none",
+        },
+        kind="sweep",
+        parent_run_id=base.tracking.parent,
+    )
+    return SweepTracker(tracker, {"tracking.parent": tracker.run_id})
+
+
+def file_results(
+    record: SweepRecord, base: RunConfig, tracker: SweepTracker, display: RunDisplay
+) -> dict[str, Any]:
+    """Write, show and track what a sweep whose trials have ended came to.
+
+    Returns:
+        What `sweep.json` says of the whole sweep.
+
+    Raises:
+        TrainingError: No trial has a score; what failed is filed and shown all the same.
+    """
+    display.show_phase("Filing results")
+    folder, settings = record.folder, record.settings
+    trials = record.list_ended()
+    leaderboard = build_leaderboard(trials, select=settings.select)
+    write_leaderboard(leaderboard, folder.path / "leaderboard.csv")
+    missing = [
+        problem
+        for problem in (
+            draw_importance(trials, settings.select, folder.path / "importance.png"),
+            draw_parallel_coordinates(
+                trials, settings.select, folder.path / "parallel_coordinates.png"
+            ),
+        )
+        if problem is not None
+    ]
+    _close_child_runs(trials, base, display)
+    best = _find_best_trial(leaderboard)
+    ending: dict[str, Any] = {"best": None, "model_version": None}
+    if best is not None:
+        values = record.get(best.trial_id).settings
+        score = best.scores[settings.select]
+        header = [
+            f"The best configuration of the sweep {settings.name}, which asked:",
+            settings.question,
+            f"{settings.select} = {score:.6g} in trial {best.trial_id}; leaderboard.csv has all.",
+        ]
+        own = {**values, "run.name": f"{settings.name}-best", "run.folder": str(folder.path.parent)}
+        write_best_recipe(base, own, folder.path / "best_recipe.yaml", header=header)
+        ending["best"] = {"trial_id": best.trial_id, "values": best.values, "score": score}
+        ending["model_version"] = _register(best, record, base, display)
+    record.finish(ending)
+    _track(record, trials, best, tracker.run)
+    display.show_table(format_leaderboard(leaderboard))
+    display.show_lines(*missing, *_describe_end(record, base, ending))
+    if best is None:
+        tracker.run.finish("FAILED")
+        raise TrainingError(
+            f"No trial of {settings.name} has a score by {settings.select}. Reasons are in "
+            f"{folder.path / 'leaderboard.csv'}, output in {folder.logs / 'trials'}; to try what "
+            "failed again, start another sweep."
+        )
+    tracker.run.finish("FINISHED")
+    told = tracker.run.describe_missing()
+    if told is not None:
+        display.show_lines(told)
+    return ending
+
+
+def _find_best_trial(leaderboard: Leaderboard) -> TrialRecord | None:
+    """The best seed of the best configuration, of those that finished if any did."""
+    row = leaderboard.best
+    if row is None:
+        return None
+    scored = [trial for trial in row.trials if leaderboard.select in trial.scores]
+    finished = [trial for trial in scored if trial.status == "finished"] or scored
+    return max(finished, key=lambda trial: trial.scores[leaderboard.select])
+
+
+def _close_child_runs(trials: list[TrialRecord], base: RunConfig, display: RunDisplay) -> None:
+    """Runs whose own process was ended: what came of them, once it is gone."""
+    if base.tracking.uri is None:
+        return
+    from lssl_ray.tracking.mlflow import close_run
+
+    for trial in trials:
+        if trial.status == "finished" or not _find_outbox(trial).is_file():
+            continue  # ended by itself, or never came so far as to have a run
+        is_stopped = trial.status == "stopped_early"
+        status: RunStatus = "FINISHED" if is_stopped else "FAILED"
+        told = close_run(
+            base.tracking.uri,
+            experiment=base.tracking.experiment,
+            run_name=trial.trial_id,
+            run_folder=Path(trial.run_folder),
+            status=status,
+            tags={
+                **({STOPPED_TAG: "true"} if is_stopped else {}),
+                REASON_TAG: trial.reason[:MAX_TAG_CHARS],
+            },
+        )
+        if told is not None:
+            display.show_lines(told)
+
+
+def _register(
+    best: TrialRecord, record: SweepRecord, base: RunConfig, display: RunDisplay
+) -> str | None:
+    """The best trial's teacher as a version of the model that is named after the sweep."""
+    if base.tracking.uri is None:
+        return None
+    from lssl_ray.tracking.mlflow import register_model_version
+
+    display.show_phase("Registering the best teacher")
+    settings = record.settings
+    exported = record.folder.path / "best_model"
+    shutil.rmtree(exported, ignore_errors=True)  # of an earlier ending of this sweep
+    with load_model(best.run_folder) as model:
+        export_mlflow(
+            model, exported, labels=None, command=f"lssl-ray sweep --resume {record.folder.path}"
+        )
+    return register_model_version(
+        base.tracking.uri,
+        name=settings.name,
+        path=exported,
+        experiment=base.tracking.experiment,
+        run_id=load_outbox(_find_outbox(best)).run_id,
+        metrics=best.scores,
+        tags={"lssl.sweep": str(record.folder.path), "lssl.trial": best.trial_id},
+    )
+
+
+def _find_outbox(trial: TrialRecord) -> Path:
+    """What a trial's run filed of its place in MLflow."""
+    return Path(trial.run_folder) / OUTBOX_FOLDER / f"{MAIN_OUTBOX}.json"
+
+
+def _track(
+    record: SweepRecord, trials: list[TrialRecord], best: TrialRecord | None, run: Tracker
+) -> None:
+    counts = _count(trials)
+    row: dict[str, Any] = {"step": 0}
+    row |= {f"sweep/trials_{status}": count for status, count in counts.items()}
+    if best is not None:
+        row["sweep/best_score"] = best.scores[record.settings.select]
+        run.set_tags({"lssl.best_trial": best.trial_id})
+    run.log_rows([row])
+    names = ("leaderboard.csv", "importance.png", "parallel_coordinates.png", "best_recipe.yaml")
+    for name in (*names, "sweep.json", "recipe.yaml", "space.py"):
+        if (record.folder.path / name).is_file():
+            run.log_artifact(record.folder.path / name)
+
+
+def _count(trials: list[TrialRecord]) -> Mapping[str, int]:
+    statuses = ("finished", "stopped_early", "failed")
+    return {status: sum(trial.status == status for trial in trials) for status in statuses}
+
+
+def _describe_end(record: SweepRecord, base: RunConfig, ending: Mapping[str, Any]) -> list[str]:
+    counts = _count(record.list_ended())
+    folder = record.folder.path
+    lines = [
+        f"{counts['finished']} trials finished, {counts['stopped_early']} were stopped early, "
+        f"{counts['failed']} failed",
+        f"Sweep folder: {folder}",
+    ]
+    if ending["best"] is not None:
+        lines.append(f"Train the best: lssl-ray train --config {folder / 'best_recipe.yaml'}")
+    if ending["model_version"] is not None:
+        lines.append(f"Best teacher: {ending['model_version']}")
+    if base.tracking.uri is not None:
+        is_server = base.tracking.uri.startswith("http")
+        place = "" if is_server else "mlflow ui --backend-store-uri "
+        lines.append(f"Compare trials: {place}{base.tracking.uri}")
+    return lines
