@@ -17,11 +17,18 @@ Metric names are `section/name`:
                                                     decoders set the pace
     data/batches_ready                              mean batches waiting when asked for, 0 to 1
     data/clips_not_tried                            of the window: videos given up before
+    data/reader_fallbacks                           of the window: clips that another reader gave
+                                                    than the manifest names
     data/store_mib_used, data/store_mib_spilled     object store, all nodes; spilled in all
     data/store_readings_failed                      store figures that Ray did not give, in total
     data/clips_trained, /clips_failed, /steps_skipped   totals of the run; failed: quarantined
     time/train_seconds                              total of the run, over all sessions
-    zero_shot/SPLIT/clip, zero_shot/SPLIT/adapted   top-1 in [0, 1]
+    validation/SPLIT/zero_shot, .../knn             teacher's top-1 in [0, 1], during training
+    held_back/SCORE                                 label-free scores; higher is better
+    validation/waiting                              checkpoints not evaluated yet, at that moment
+    validation/not_evaluated                        1 for a checkpoint that was given up
+    time/validation_seconds                         one evaluation took; the first one decodes
+    zero_shot/SPLIT/clip, zero_shot/SPLIT/adapted   top-1 in [0, 1], at the end
     evaluation/NAME/PROTOCOL/clip, .../adapted      top-1 in [0, 1] of `lssl-ray evaluate`
 """
 
@@ -30,35 +37,39 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 # SCHEDULED: stopped on purpose, to be resumed.
-RunStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]
+RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED", "SCHEDULED"]
 
 
 class Tracker(Protocol):
-    """One tracked run. Calls never raise for a service that is away: they count and go on."""
+    """One tracked run. No call raises or waits for a service that is away, but for `close`."""
 
     @property
     def num_failed_calls(self) -> int:
-        """Calls the service did not take."""
-
-    @property
-    def last_step(self) -> int:
-        """Newest step that the service already has, 0 for a new run."""
+        """Attempts that the service did not take; what they held is sent again."""
 
     def log_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Log metric rows, each with its `step`."""
+        """Log results that the journal does not hold, each with its `step`."""
 
     def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
         """Upload a file or folder, into a folder of the run's artifacts."""
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+
+    def close(self) -> None:
+        """Wait for what is due to arrive, a bounded time; the run's status stays as it is."""
+
     def finish(self, status: RunStatus) -> None:
-        """Close the run."""
+        """Set the status, then as `close`."""
+
+    def describe_missing(self) -> str | None:
+        """What a person can do about what the service lacks; None when it has everything."""
 
 
 class NullTracker:
     """Tracks nothing; the run folder has everything."""
 
     num_failed_calls = 0
-    last_step = 0
 
     def log_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Nothing."""
@@ -66,5 +77,15 @@ class NullTracker:
     def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
         """Nothing."""
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
     def finish(self, status: RunStatus) -> None:
         """Nothing."""
+
+    def describe_missing(self) -> str | None:
+        """Nothing is missing."""
+        return None

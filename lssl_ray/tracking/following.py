@@ -1,4 +1,4 @@
-"""Keeping a tracker in step with a run: rows while it goes, an honest status when it ends."""
+"""Showing a run's rows while it goes, and an honest status when it ends."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -7,35 +7,46 @@ from pathlib import Path
 from typing import Any
 
 from lssl_ray.tracking.base import Tracker
-from lssl_ray.tracking.journal import JournalFollower
+from lssl_ray.tracking.journal import JournalFollower, read_rows
 
 POLL_SECONDS = 0.5
 
 
 @contextmanager
-def following(
-    metrics: Path, tracker: Tracker, *, on_row: Callable[[Mapping[str, Any]], None]
-) -> Iterator[None]:
-    """Copy journal rows to the tracker while training runs elsewhere.
+def following(metrics: Path, *, on_row: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+    """Show journal rows while training runs elsewhere.
 
     Args:
         metrics: The run's `metrics.jsonl`; may not exist yet.
-        tracker: Gets the rows after its last step.
-        on_row: Called with each of them, from another thread.
+        on_row: Called from another thread with each row that is new. Of windows of training steps
+            that a resumed or recovered run writes anew, those that pass what was shown.
     """
-    follower = JournalFollower(metrics, after_step=tracker.last_step)
+    shown = 0
+    results: set[int] = set()
+    for row in read_rows(metrics):
+        if "num_steps" in row:
+            shown = max(shown, row["step"])
+        else:
+            results.add(row["step"])  # of a validation: late, and of an earlier step
+    follower = JournalFollower(metrics)
     done = threading.Event()
 
-    def copy_rows() -> None:
-        rows = follower.read_new()
-        if rows:
-            tracker.log_rows(rows)
-        for row in rows:
-            on_row(row)
+    def show_rows() -> None:
+        nonlocal shown
+        while rows := follower.read_new():
+            for row in rows:
+                is_window = "num_steps" in row
+                if row["step"] <= shown if is_window else row["step"] in results:
+                    continue
+                if is_window:
+                    shown = row["step"]
+                else:
+                    results.add(row["step"])
+                on_row(row)
 
     def follow() -> None:
         while not done.wait(POLL_SECONDS):
-            copy_rows()
+            show_rows()
 
     thread = threading.Thread(target=follow, name="journal-follower", daemon=True)
     thread.start()
@@ -44,7 +55,7 @@ def following(
     finally:
         done.set()
         thread.join()
-        copy_rows()
+        show_rows()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ number read while it grows.
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ METRICS_FILE = "metrics.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
 AUDIT_FILE = "audit.jsonl"  # only with data.audit
 FILES = {"metrics": METRICS_FILE, "quarantine": QUARANTINE_FILE, "audit": AUDIT_FILE}
+TIME_KEY = "time/unix_seconds"  # of a metrics row: when it was written
+READ_ROWS = 1000
 
 
 class Journal:
@@ -29,7 +32,12 @@ class Journal:
             (run_folder / name).touch()
 
     def append(self, kind: str, record: Mapping[str, Any]) -> None:
-        """Add one row; `kind` is one of `FILES`, and the row holds its `step`."""
+        """Add one row; `kind` is one of `FILES`, and the row holds its `step`.
+
+        Metrics get the time, so that a copy made later, or twice, is the same copy.
+        """
+        if kind == "metrics":
+            record = {TIME_KEY: round(time.time(), 3), **record}
         line = json.dumps(record, ensure_ascii=False)
         with (self._folder / FILES[kind]).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -60,36 +68,33 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class JournalFollower:
-    """Reads a growing metrics file piece by piece, through rewinds, each step once.
+    """Reads a growing metrics file piece by piece; after a rewind again from its start.
+
+    Who must not see a row twice has to know what it saw: rows need not come in the order of their
+    steps.
 
     Args:
         path: The metrics file; it need not exist yet.
-        after_step: Rows up to this step are taken as known.
     """
 
-    def __init__(self, path: Path, *, after_step: int = 0) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._last_step = after_step
         self._offset = 0
         self._last_line = b""  # ends at the offset
 
-    def read_new(self) -> list[dict[str, Any]]:
-        """Rows that appeared since the last call."""
+    def read_new(self, *, limit: int = READ_ROWS) -> list[dict[str, Any]]:
+        """Rows that appeared since the last call, at most `limit` of them."""
         if not self._path.exists():
             return []
-        rows = []
+        rows: list[dict[str, Any]] = []
         with self._path.open("rb") as file:
             file.seek(self._offset - len(self._last_line))
             if file.read(len(self._last_line)) != self._last_line:
-                # Rewound and written anew: from the start, skipping known steps by number.
-                self._offset, self._last_line = 0, b""
+                self._offset, self._last_line = 0, b""  # rewound and written anew
                 file.seek(0)
             for line in file:
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") or len(rows) == limit:
                     break
                 self._offset, self._last_line = self._offset + len(line), line
-                row = json.loads(line)
-                if row["step"] > self._last_step:
-                    self._last_step = row["step"]
-                    rows.append(row)
+                rows.append(json.loads(line))
         return rows

@@ -1,29 +1,33 @@
-"""MLflow: one run per training run, found again on resume. The only module that imports mlflow."""
+"""MLflow: one run per training run or sweep, found again on resume; the model registry.
 
-import logging
-import math
-import os
-import time
+With `mlflow_run.py` the only module that imports mlflow. What is sent when, and what happens while
+the store is away, is `sending`'s.
+"""
+
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from lssl_ray.errors import ConfigError
 from lssl_ray.tracking.base import RunStatus
+from lssl_ray.tracking.journal import METRICS_FILE
+from lssl_ray.tracking.mlflow_run import KIND_TAG, MlflowRun, find_experiment
+from lssl_ray.tracking.outbox import (
+    ADDED_OUTBOX,
+    MAIN_OUTBOX,
+    OUTBOX_FOLDER,
+    Outbox,
+    load_outbox,
+)
+from lssl_ray.tracking.sending import OutboxTracker
+from lssl_ray.tracking.service import ServiceAwayError, ServiceRefusalError, TrackedRun
 
-logger = logging.getLogger(__name__)
-
-RUN_NAME_TAG = "lssl.run_name"
-RUN_FOLDER_TAG = "lssl.run_folder"
-_MAX_METRICS, _MAX_PARAMS = 1000, 100  # per call, by MLflow's own rule
 _MAX_PARAM_CHARS = 6000
-_UNAVAILABLE = (MlflowException, OSError)
+_UNAVAILABLE = (MlflowException, OSError, ServiceRefusalError)
 
 
 def save_classifier(
@@ -57,22 +61,56 @@ def save_classifier(
         )
 
 
-def register_classifier(uri: str, *, name: str, path: Path, experiment: str) -> str:
-    """Put a saved MLflow model into a store's registry; returns its `models:/NAME/VERSION`.
+def register_model_version(
+    uri: str,
+    *,
+    name: str,
+    path: Path,
+    experiment: str,
+    run_id: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """Put an exported model into a store's registry; returns its `models:/NAME/VERSION`.
+
+    Args:
+        uri: The store.
+        name: Registered model; made when absent.
+        path: Folder from `export_mlflow` (what can be served), or from `export_folder`.
+        experiment: Of the run that holds the files when `run_id` is None.
+        run_id: Run that the model came from; gets the files.
+        metrics: What was measured of the model: tags of the version, and metrics of a new run.
+        tags: Of the version. A version of that name with the same tags is the same model, and is
+            not registered again.
 
     Raises:
         ConfigError: The store can't be opened, or does not take it.
     """
+    measured = {f"metric.{key}": f"{value:.6g}" for key, value in (metrics or {}).items()}
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        place = _find_experiment(client, experiment)
-        run = client.create_run(place, run_name=name, tags={"lssl.kind": "export"})
-        client.log_artifacts(run.info.run_id, str(path), "model")
-        client.set_terminated(run.info.run_id)
-        if not client.search_registered_models(filter_string=f"name = '{name}'"):
+        quoted = f"name = '{name}'"
+        if not client.search_registered_models(filter_string=quoted):
             client.create_registered_model(name)
-        source = f"{run.info.artifact_uri}/model"
-        version = client.create_model_version(name, source=source, run_id=run.info.run_id)
+        for known in client.search_model_versions(quoted) if tags else ():
+            if dict(tags or {}).items() <= known.tags.items():
+                return f"models:/{name}/{known.version}"
+        place = find_experiment(client, uri, experiment)
+        if run_id is None:
+            run = client.create_run(place, run_name=name, tags={KIND_TAG: "export"})
+            for key, value in (metrics or {}).items():
+                client.log_metric(run.info.run_id, key, value)
+        else:
+            run = client.get_run(run_id)
+        client.log_artifacts(run.info.run_id, str(path), "model")
+        if run_id is None:
+            client.set_terminated(run.info.run_id)
+        version = client.create_model_version(
+            name,
+            source=f"{run.info.artifact_uri}/model",
+            run_id=run.info.run_id,
+            tags={**measured, **(tags or {})},
+        )
     except _UNAVAILABLE as error:
         raise ConfigError(
             f"{uri!r} did not take the model {name!r}: {error}. Name another store with "
@@ -81,26 +119,24 @@ def register_classifier(uri: str, *, name: str, path: Path, experiment: str) -> 
     return f"models:/{name}/{version.version}"
 
 
-def _find_experiment(client: MlflowClient, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    # Without this kind the UI opens the experiment in its GenAI mode.
-    tags = {"mlflow.experimentKind": "custom_model_development"}
-    return str(client.create_experiment(name, tags=tags))
+class MlflowTracker(OutboxTracker):
+    """One run of an MLflow store, through the client API (no global state).
 
-
-class MlflowTracker:
-    """Logs one run to an MLflow store through the client API (no global state).
+    It follows the run folder's journal by itself.
 
     Args:
         uri: Tracking store.
         experiment: Made when absent, marked as model training.
         run_name: Name of the run.
-        run_folder: With the name, what a resumed run is found by.
+        run_folder: Holds what the run is found by when it is resumed.
         params: Flattened configuration; logged once, kept on resume.
-        tags: Further tags.
-        reopen: False adds to a run that is there, and leaves its status as it is.
+        tags: Further tags, kept on resume.
+        reopen: False adds to a run that is there, and leaves its journal and status to others.
+        kind: What the run is.
+        parent_run_id: Run to nest this one under. Its owner knows that the store is there: such a
+            run starts even when the store is away.
+        writer: Names the file in the run folder that keeps what the store has; one per process
+            that may run at a time. Default `run`, or `added` without `reopen`.
 
     Raises:
         ConfigError: The store can't be opened at the start, when nothing is lost yet, or has no
@@ -117,89 +153,116 @@ class MlflowTracker:
         params: Mapping[str, Any],
         tags: Mapping[str, str],
         reopen: bool = True,
+        kind: Literal["train", "sweep"] = "train",
+        parent_run_id: str | None = None,
+        writer: str | None = None,
     ) -> None:
-        self.num_failed_calls = 0
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # not each table of a new store
-        # MLflow waits minutes by default for a server that is away; training must not.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        try:
-            self._client = MlflowClient(tracking_uri=uri)
-            experiment_id = _find_experiment(self._client, experiment)
-            found = self._find_run(experiment_id, run_name, run_folder)
-            if found is None and not reopen:
-                raise ConfigError(
-                    f"tracking.uri={uri!r} has no run {run_name!r} of {run_folder} to add to."
-                )
-            self.run_id, self.last_step = found or (
-                self._create_run(experiment_id, run_name, run_folder, params, tags),
-                0,
-            )
-            if found and reopen:
-                self._client.update_run(self.run_id, status="RUNNING")
-        except _UNAVAILABLE as error:
-            raise ConfigError(
-                f"tracking.uri={uri!r} can't be used: {error}. Start the server, correct the "
-                "address, or train without MLflow with --set tracking.uri=null."
-            ) from error
-
-    def log_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Log rows in as few calls as MLflow's limits allow."""
-        metrics = [
-            Metric(name, float(value), int(time.time() * 1000), int(row["step"]))
-            for row in rows
-            for name, value in row.items()
-            if "/" in name and isinstance(value, int | float) and math.isfinite(value)
-        ]
-        for start in range(0, len(metrics), _MAX_METRICS):
-            chunk = metrics[start : start + _MAX_METRICS]
-            self._attempt(partial(self._client.log_batch, self.run_id, metrics=chunk))
-        if rows:
-            self.last_step = max(self.last_step, int(rows[-1]["step"]))
-
-    def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
-        """Upload a file or folder, into a folder of the run's artifacts."""
-        self._attempt(partial(self._client.log_artifact, self.run_id, str(path), folder))
-
-    def finish(self, status: RunStatus) -> None:
-        """Close the run with an honest status."""
-        self._attempt(partial(self._client.set_terminated, self.run_id, status=status))
-
-    def _attempt(self, call: Callable[[], object]) -> None:
-        try:
-            call()
-        except _UNAVAILABLE as error:
-            # The journal has every row; the count is shown at the end of the run.
-            self.num_failed_calls += 1
-            logger.warning("MLflow did not take a call: %s", error)
-
-    def _find_run(
-        self, experiment_id: str, run_name: str, run_folder: Path
-    ) -> tuple[str, int] | None:
-        wanted = f"tags.`{RUN_NAME_TAG}` = '{run_name}'"
-        runs = self._client.search_runs(
-            [experiment_id], filter_string=wanted, run_view_type=ViewType.ACTIVE_ONLY
+        run = TrackedRun(
+            uri=uri,
+            experiment=experiment,
+            run_name=run_name,
+            run_folder=str(run_folder),
+            kind=kind,
+            parent_run_id=parent_run_id,
+            params={key: str(value)[:_MAX_PARAM_CHARS] for key, value in params.items()},
+            tags=dict(tags),
         )
-        for run in runs:
-            if run.data.tags.get(RUN_FOLDER_TAG) == str(run_folder):
-                run_id = run.info.run_id
-                history = self._client.get_metric_history(run_id, "loss/total")
-                return str(run_id), max((metric.step for metric in history), default=0)
-        return None
+        writer = writer or (MAIN_OUTBOX if reopen else ADDED_OUTBOX)
+        outbox = Outbox(run_folder / OUTBOX_FOLDER / f"{writer}.json", run)
+        is_new = reopen and parent_run_id is None and outbox.run_id is None
+        metrics = run_folder / METRICS_FILE
+        # A run of earlier versions, or one whose record is lost.
+        has_past = outbox.run_id is None and metrics.exists() and metrics.stat().st_size > 0
+        super().__init__(
+            MlflowRun(outbox.run, by_name=has_past or not reopen),
+            outbox,
+            metrics=metrics if reopen else None,
+            creates=reopen,
+        )
+        try:
+            self.open()
+        except (ServiceAwayError, ServiceRefusalError) as error:
+            if is_new or isinstance(error, ServiceRefusalError):
+                raise ConfigError(
+                    f"tracking.uri={uri!r} can't be used: {error}. Start the server, correct the "
+                    "address, or train without MLflow with --set tracking.uri=null."
+                ) from error
+            self.note_failure(error)
+        if reopen:
+            self.set_running()
+        self.start()
 
-    def _create_run(
-        self,
-        experiment_id: str,
-        run_name: str,
-        run_folder: Path,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-    ) -> str:
-        all_tags = {RUN_NAME_TAG: run_name, RUN_FOLDER_TAG: str(run_folder), **tags}
-        run = self._client.create_run(experiment_id, run_name=run_name, tags=all_tags)
-        run_id = str(run.info.run_id)
-        items = [Param(key, str(value)[:_MAX_PARAM_CHARS]) for key, value in params.items()]
-        for start in range(0, len(items), _MAX_PARAMS):
-            self._client.log_batch(run_id, params=items[start : start + _MAX_PARAMS])
-        self._client.log_batch(run_id, tags=[RunTag("lssl.kind", "train")])
-        return run_id
+
+def close_run(
+    uri: str,
+    *,
+    experiment: str,
+    run_name: str,
+    run_folder: Path,
+    status: RunStatus,
+    tags: Mapping[str, str] | None = None,
+    seconds: float = 5.0,
+) -> str | None:
+    """End a run whose own process is gone: the rest of its journal, tags and status.
+
+    Args:
+        uri: Tracking store.
+        experiment: Of the run.
+        run_name: Of the run.
+        run_folder: Of the run.
+        status: Its end.
+        tags: Further ones.
+        seconds: Longest wait for a store that takes nothing.
+
+    Returns:
+        What a person can do about what the store lacks; None when it has everything.
+    """
+    path = run_folder / OUTBOX_FOLDER / f"{MAIN_OUTBOX}.json"
+    run = TrackedRun(uri, experiment, run_name, str(run_folder), "train", None, {}, {})
+    outbox = Outbox(path, run)
+    is_known = path.exists()
+    tracker = OutboxTracker(
+        MlflowRun(outbox.run, by_name=not is_known),
+        outbox,
+        metrics=run_folder / METRICS_FILE,
+        creates=is_known,
+    )
+    tracker.start()
+    tracker.set_tags(tags or {})
+    tracker.finish(status, seconds=seconds)
+    return tracker.describe_missing()
+
+
+def sync_outbox(path: Path, *, uri: str | None, experiment: str | None) -> OutboxTracker:
+    """Bring a store up to what an outbox and its run folder say; done twice, it changes nothing.
+
+    Args:
+        path: File of the outbox.
+        uri: Another store than it was written for.
+        experiment: Another experiment.
+
+    Returns:
+        The closed tracker, to ask what was sent and what is missing.
+
+    Raises:
+        ConfigError: The store can't be used, or has no run to add to.
+    """
+    outbox = load_outbox(path, uri=uri, experiment=experiment)
+    outbox.renew_artifacts()
+    is_main = path.stem == MAIN_OUTBOX
+    tracker = OutboxTracker(
+        MlflowRun(outbox.run, by_name=not is_main),
+        outbox,
+        metrics=outbox.folder / METRICS_FILE if is_main else None,
+        creates=is_main,
+    )
+    try:
+        tracker.open()
+    except (ServiceAwayError, ServiceRefusalError) as error:
+        raise ConfigError(
+            f"{outbox.run.uri!r} can't be used: {error}. Start the server, or name another one "
+            "with --uri."
+        ) from error
+    tracker.start()
+    tracker.close()
+    return tracker
