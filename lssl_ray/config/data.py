@@ -14,6 +14,11 @@ class DataSection(Section):
     split: str | None = Field(
         default=None, description="Train on the manifest's videos of this split only; null: on all."
     )
+    hold_back: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="So many usable videos, chosen by their id, are never trained on and serve "
+        "the label-free scores (held_back/...).",
+    )
     max_bad_fraction: Share = Field(
         default=0.05, description="Share of undecodable clips above which the run ends."
     )

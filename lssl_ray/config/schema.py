@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from lssl_ray.config.cluster import ClusterSection
 from lssl_ray.config.data import DataSection
+from lssl_ray.config.evaluation import EvaluationSection, find_impossible_evaluation
 from lssl_ray.config.model import ModelSection
 from lssl_ray.config.objective import (
     HealthSection,
@@ -25,6 +26,7 @@ from lssl_ray.config.section import (
     Section,
     Share,
     ShareBelowOne,
+    TagName,
 )
 
 _SIZE = "Height and width, px; a multiple of the patch size."
@@ -165,21 +167,6 @@ class OptimSection(Section):
     )
 
 
-class EvaluationSection(Section):
-    """Zero-shot evaluation before and after training."""
-
-    manifests: dict[Name, str] = Field(
-        default={}, description="Split name to manifest with labels; empty: no evaluation."
-    )
-    labels: str | None = Field(
-        default=None,
-        description="Labels that evaluation chooses from: a label file or bank:NAME; null: those "
-        "of the concept space.",
-    )
-    num_frames: Count = Field(default=8, description="Frames per video, evenly spaced.")
-    size: Count | None = Field(default=None, description="Centre view, px; null: global size.")
-
-
 class TrackingSection(Section):
     """MLflow."""
 
@@ -187,6 +174,10 @@ class TrackingSection(Section):
         default="sqlite:///mlflow.db", description="Tracking store; null: files only."
     )
     experiment: str = Field(default="lssl_ray", description="MLflow experiment.")
+    parent: str | None = Field(
+        default=None, description="MLflow run to nest this one under; set by sweeps."
+    )
+    tags: dict[TagName, str] = Field(default={}, description="Further tags of the MLflow run.")
 
 
 class RunConfig(Section):
@@ -218,6 +209,7 @@ def _find_impossible(config: RunConfig) -> list[str]:
     views, optim, cluster = config.views, config.optim, config.cluster
     problems = _find_impossible_concepts(config.concepts)
     problems += find_impossible_objectives(config.objective)
+    problems += find_impossible_evaluation(config.evaluation, num_held_back=config.data.hold_back)
     if views.global_.count + views.local.count < 2:
         problems.append(
             "views.global.count: one view leaves no pair to compare; set views.global.count >= 2 "

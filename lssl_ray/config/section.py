@@ -12,6 +12,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 # Goes into file names, metric names and MLflow filters.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+# MLflow takes no other characters.
+TagName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./: -]{0,249}$")]
 
 
 class Section(BaseModel):

@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 2
 CHECKPOINTS_FOLDER = "checkpoints"
 INDEX_FILE = "checkpoint.json"
+# What a model for use is read from. Student and optimiser are three quarters of a checkpoint.
+MODEL_FILES = ("teacher.safetensors", "progress.json", "run_config.yaml")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -82,28 +84,44 @@ def list_checkpoints(run_folder: Path) -> list[Path]:
     return sorted((run_folder / CHECKPOINTS_FOLDER).glob("step_*"))
 
 
-def find_latest_checkpoint(run_folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; damaged newer ones are named in the log."""
+def find_latest_checkpoint(
+    run_folder: Path, *, files: Collection[str] | None = None
+) -> Path | None:
+    """The newest checkpoint that is whole; damaged newer ones are named in the log.
+
+    Args:
+        run_folder: The run's.
+        files: See `find_damage`.
+    """
     for folder in reversed(list_checkpoints(run_folder)):
-        problem = find_damage(folder)
+        problem = find_damage(folder, files=files)
         if problem is None:
             return folder
         logger.warning("Checkpoint %s is not used: %s.", folder, problem)
     return None
 
 
-def find_damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None when all are as written."""
+def find_damage(folder: Path, *, files: Collection[str] | None = None) -> str | None:
+    """What is wrong with a checkpoint's files, or None when all are as written.
+
+    Args:
+        folder: The checkpoint's.
+        files: Names of those that are to be read: only their content is compared with what was
+            written, all others must be there and as long as they were. None compares all.
+    """
     try:
         index = json.loads((folder / INDEX_FILE).read_text())
-        files = dict(index["files"])
+        written = dict(index["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{INDEX_FILE} is missing or cut ({error})"
-    for name, expected in files.items():
+    for name, expected in written.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"] or _file_digest(path) != expected["sha256"]:
+        is_read = files is None or name in files
+        if path.stat().st_size != expected["bytes"] or (
+            is_read and _file_digest(path) != expected["sha256"]
+        ):
             return f"{name} is not what was written"
     return None
 

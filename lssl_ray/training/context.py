@@ -56,6 +56,7 @@ class LocalContext:
         device: Where to train.
         journal: Takes the records; see `tracking.journal.Journal`.
         num_to_keep: Checkpoints that stay; older ones are deleted after a new one is whole.
+        on_checkpoint: Called with each whole checkpoint before older ones go.
     """
 
     rank = 0
@@ -68,11 +69,13 @@ class LocalContext:
         device: torch.device,
         append: Callable[[str, Record], None],
         num_to_keep: int,
+        on_checkpoint: Callable[[Path], None] | None = None,
     ) -> None:
         self.device = device
         self._folder = run_folder / CHECKPOINTS_FOLDER
         self._append = append
         self._num_to_keep = num_to_keep
+        self._on_checkpoint = on_checkpoint
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """One worker: the sum is the tensor itself."""
@@ -99,5 +102,7 @@ class LocalContext:
         finally:
             for leftover in (staging, staging.with_suffix(".replaced")):
                 shutil.rmtree(leftover, ignore_errors=True)
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(target)
         for old in list_checkpoints(self._folder.parent)[: -self._num_to_keep]:
             shutil.rmtree(old)

@@ -53,6 +53,7 @@ class MetricWindow:
         self._feed["ready"] += batch.feed.batches_ready
         self._feed["tried"] += batch.feed.num_tried
         self._feed["decode_seconds"] += batch.feed.decode_seconds
+        self._feed["fallbacks"] += batch.feed.num_fallbacks
         self._feed["untried"] += sum(not failure.tried for failure in batch.failures)
 
     def collect(
@@ -90,7 +91,7 @@ class MetricWindow:
         self._clips = 0
         self._seconds = 0.0
         self._wait_seconds = 0.0
-        names = ("batches", "ready", "tried", "decode_seconds", "untried")
+        names = ("batches", "ready", "tried", "decode_seconds", "fallbacks", "untried")
         self._feed = dict.fromkeys(names, 0.0)
 
 
@@ -100,6 +101,7 @@ def _describe_feed(feed: Mapping[str, float], *, core_seconds: float) -> dict[st
         "data/batches_ready": feed["ready"] / max(feed["batches"], 1.0),
         "data/decoder_busy_share": feed["decode_seconds"] / max(core_seconds, 1e-9),
         "data/clips_not_tried": feed["untried"],
+        "data/reader_fallbacks": feed["fallbacks"],
     }
     if feed["tried"] and feed["decode_seconds"]:
         figures["data/decode_seconds_per_clip"] = feed["decode_seconds"] / feed["tried"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lssl_ray.errors import CheckpointError
 from lssl_ray.model.clip import ClipModel
 from lssl_ray.training.checkpoint import (
+    MODEL_FILES,
     checkpoint_name,
     find_damage,
     find_latest_checkpoint,
@@ -188,6 +189,20 @@ def test_find_latest_checkpoint_falls_back_from_damaged_file(
         changed[position] ^= 1
         path.write_bytes(bytes(changed))
     assert find_latest_checkpoint(tmp_path) == good
+
+
+@pytest.mark.parametrize("name", [*MODEL_FILES, "optimizer.safetensors", "student.safetensors"])
+def test_find_damage_for_a_model_compares_what_is_read_and_measures_the_rest(
+    written: Path, tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(written, tmp_path / "written"))
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert (find_damage(folder, files=MODEL_FILES) is not None) == (name in MODEL_FILES)
+    (folder / name).write_bytes(content[:-1])  # not written to its end
+    assert name in (find_damage(folder, files=MODEL_FILES) or "")
+    (folder / name).unlink()
+    assert name in (find_damage(folder, files=MODEL_FILES) or "")
 
 
 def test_find_latest_checkpoint_prefers_the_newest_whole_one(written: Path, tmp_path: Path) -> None:
