@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO_FLAGS ?=
+SWEEP_FLAGS ?=
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format ui bench clean
+.PHONY: help setup demo demo-sweep test test-fast check format ui bench clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -24,6 +25,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## the main job: make a small world, adapt a tiny CLIP to it, show before and after
 	$(BIN)/lssl-ray demo $(DEMO_FLAGS)
 
+demo-sweep: $(READY)  ## six short trainings on the demo's world, compared (needs 2 cores)
+	$(BIN)/lssl-ray demo-sweep $(SWEEP_FLAGS)
+
 test: $(READY)  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -33,7 +37,7 @@ test-fast: $(READY)  ## tests that start no Ray
 check: $(READY)  ## format, lint, spelling, strict types, import boundary
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/codespell lssl_ray jobs tests bench docs README.md CHANGELOG.md
+	$(BIN)/codespell lssl_ray jobs tests bench docs deploy cluster.yaml README.md CHANGELOG.md
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_boundaries.py
@@ -42,8 +46,9 @@ format: $(READY)  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ui: $(READY)  ## MLflow over the demo's runs, on loopback
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///demo/mlflow.db
+ui: $(READY)  ## an MLflow server over the demo's runs, on loopback
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
+	    --backend-store-uri sqlite:///demo/mlflow.db --artifacts-destination demo/mlartifacts
 
 bench: $(READY)  ## gain and ablations on the demo world over three seeds (an hour and more)
 	$(BIN)/python bench/demo_gain.py

@@ -9,10 +9,13 @@ from typing import Annotated
 
 import typer
 
+from lssl_ray.cli_atlas import atlas
 from lssl_ray.cli_concepts import concepts_app
 from lssl_ray.cli_data import data_app
 from lssl_ray.cli_evaluate import evaluate
 from lssl_ray.cli_export import embed, export
+from lssl_ray.cli_sweep import demo_sweep, sweep
+from lssl_ray.cli_track import track_app
 from lssl_ray.cli_use import predict, search
 from lssl_ray.config import dump_config, load_config
 from lssl_ray.config.loading import describe_schema
@@ -29,6 +32,7 @@ config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(concepts_app, name="concepts")
+app.add_typer(track_app, name="track")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Recipe (YAML), or a run's run_config.yaml.")
@@ -94,7 +98,7 @@ def config_fields() -> None:
     typer.echo(describe_schema(), nl=False)
 
 
-for verb in (evaluate, predict, embed, search, export):
+for verb in (sweep, demo_sweep, evaluate, atlas, predict, embed, search, export):
     app.command()(verb)
 
 main: Callable[[], None] = app

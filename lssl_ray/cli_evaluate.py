@@ -14,7 +14,9 @@ BenchmarkName = Literal["own", "ucf101", "hmdb51", "kinetics400"]
 def evaluate(
     model: Annotated[
         str,
-        typer.Argument(help="Run or checkpoint folder; `clip` (with --config); open_clip name."),
+        typer.Argument(
+            help="Run, checkpoint or exported folder; `clip` (with --config); open_clip name."
+        ),
     ],
     manifests: Annotated[
         list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests of labelled videos.")
@@ -30,6 +32,13 @@ def evaluate(
         BenchmarkName,
         typer.Option(help="Whose labels and splits count; own: those of the manifest."),
     ] = "own",
+    train_manifests: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--train-manifest",
+            help="Labelled videos that teach probes, for kinetics400; repeat for more.",
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(help="Official split 1, 2, 3 or all; with own, the split to score."),
@@ -89,6 +98,7 @@ def evaluate(
             manifests=tuple(manifests),
             protocols=tuple(protocols or ("zero_shot",)),
             benchmark=benchmark,
+            train_manifests=tuple(train_manifests or ()),
             name=name,
             split=split,
             num_frames=frames,

@@ -140,9 +140,11 @@ def export(
         loaded.close()
         display.show_lines(f"Exported: {out}")
         if register is not None:
-            from lssl_ray.tracking.mlflow import register_classifier
+            from lssl_ray.tracking.mlflow import register_model_version
 
-            uri = register_classifier(tracking_uri, name=register, path=out, experiment="lssl_ray")
+            uri = register_model_version(
+                tracking_uri, name=register, path=out, experiment="lssl_ray"
+            )
             display.show_lines(f"Registered: {uri} in {tracking_uri}")
 
 

@@ -80,16 +80,26 @@ def _describe_end(summary: dict[str, Any], folder: RunFolder, config: RunConfig)
         f"{100 * summary['data_wait_share']:.0f} % of it waiting for data)",
         f"Run folder: {folder.path}",
     ]
+    validation = summary["validation"]
+    if validation["best"] is not None:
+        best = validation["best"]
+        lines.append(
+            f"Best checkpoint: step {best['step']}, {best['metric']} {best['value']:.4f} "
+            f"({folder.best})"
+        )
+    if validation["not_evaluated"]:
+        lines.append(
+            f"Not evaluated: {len(validation['not_evaluated'])} checkpoints (reasons in "
+            f"{folder.summary})"
+        )
     if quarantined:
         lines.append(f"Quarantined: {quarantined} (reasons in {folder.quarantine})")
-    if summary["tracking_calls_failed"]:
-        lines.append(
-            f"MLflow did not take {summary['tracking_calls_failed']} calls; metrics.jsonl has all"
-        )
     if not summary["finished"]:
         lines.append(f"To go on: lssl-ray train --resume {folder.path}")
     if config.tracking.uri is not None:
-        lines.append(f"Compare runs: mlflow ui --backend-store-uri {config.tracking.uri}")
+        is_server = config.tracking.uri.startswith("http")
+        place = "" if is_server else "mlflow ui --backend-store-uri "
+        lines.append(f"Compare runs: {place}{config.tracking.uri}")
     return lines
 
 

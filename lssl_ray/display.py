@@ -1,6 +1,7 @@
 """What a person sees while a run goes: one live line on a terminal, plain lines elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ class RunDisplay:
         self._task: TaskID | None = None
         self._first: tuple[int, float] | None = None
         self._last_count: float | None = None
+        self._awaited: tuple[int, int] | None = None  # at first, and now
+        # Rows come from a thread of their own, also while the main one waits for evaluations.
+        self._lock = threading.RLock()
 
     def __enter__(self) -> "RunDisplay":
         return self
@@ -59,14 +63,31 @@ class RunDisplay:
         self._show(done, total, text)
 
     def show_row(self, row: Mapping[str, Any]) -> None:
-        """A window of training steps is done."""
-        failed = f"  bad {row['data/clips_failed']}" if row["data/clips_failed"] else ""
-        text = (
-            f"loss {row.get('loss/total', float('nan')):.3f}  "
-            f"{row['data/clips_per_second']:.1f} clips/s  "
-            f"wait {100 * row['data/wait_share']:.0f}%{failed}"
-        )
-        self._show(int(row["step"]), int(row["num_steps"]), text)
+        """A window of training steps is done, or a checkpoint evaluated beside them."""
+        with self._lock:
+            if "num_steps" not in row:
+                self._show_evaluated(row)
+                return
+            failed = f"  bad {row['data/clips_failed']}" if row["data/clips_failed"] else ""
+            waiting = row.get("validation/waiting")
+            queue = f"  {waiting} to evaluate" if waiting else ""
+            text = (
+                f"loss {row.get('loss/total', float('nan')):.3f}  "
+                f"{row['data/clips_per_second']:.1f} clips/s  "
+                f"wait {100 * row['data/wait_share']:.0f}%{failed}{queue}"
+            )
+            self._show(int(row["step"]), int(row["num_steps"]), text)
+
+    def show_waiting(self, count: int) -> None:
+        """Training is over, and so many checkpoints wait to be evaluated."""
+        with self._lock:
+            if self._awaited is None and count:
+                self.show_phase("Evaluating the checkpoints that still wait")
+                self._awaited = (count, count + 1)
+            if self._awaited is not None and count < self._awaited[1]:
+                total = self._awaited[0]
+                self._awaited = (total, count)
+                self._show(total - count, total, "checkpoints")
 
     def show_results(self, summary: Mapping[str, Any]) -> None:
         """Per-class accuracy before and after, and in all, per split."""
@@ -94,6 +115,11 @@ class RunDisplay:
         self._stop_live()
         for line in lines:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _show_evaluated(self, row: Mapping[str, Any]) -> None:
+        """One line, above a live one."""
+        line = f"  step {row['step']}: {_describe_evaluated(row)}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _show(self, done: int, total: int, text: str) -> None:
         text = f"{text}  ETA {self._estimate(done, total)}"
@@ -147,6 +173,22 @@ def open_display() -> Iterator[RunDisplay]:
         errors.print("[bold red]Error[/bold red]", end=" ")
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_REFUSED)
+
+
+def _describe_evaluated(row: Mapping[str, Any]) -> str:
+    """A checkpoint's figures in a line."""
+    if "reason" in row:
+        return f"not evaluated: {row['reason']}"
+    parts = []
+    for name, value in row.items():
+        if name.startswith("validation/") and name.endswith(("/zero_shot", "/knn")):
+            _, split, figure = name.split("/")
+            title = {"zero_shot": "zero-shot", "knn": "k-NN"}[figure]
+            parts.append(f"{split} {title} {100 * value:.1f} %")
+    num_scores = sum(name.startswith("held_back/") for name in row)
+    parts += [f"{num_scores} label-free scores"] if num_scores else []
+    parts += [f"best is step {row['best_step']}"] if "best_step" in row else []
+    return ", ".join(parts)
 
 
 def _format_pair(before: float, after: float) -> tuple[str, str, str]:

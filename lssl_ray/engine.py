@@ -5,15 +5,20 @@ protocol and never knows which.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from lssl_ray import build
 from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.config import RunConfig
+from lssl_ray.errors import CheckpointError
 from lssl_ray.evaluation.features import (
     FeatureTable,
     ViewFeatures,
@@ -24,13 +29,16 @@ from lssl_ray.evaluation.features import (
 from lssl_ray.evaluation.interpolation import interpolate_weights
 from lssl_ray.evaluation.views import EvaluationView
 from lssl_ray.model.clip import ImageTower
-from lssl_ray.model.space_time import VideoEncoder
+from lssl_ray.model.space_time import VideoEncoder, is_temporal
 from lssl_ray.tracking.journal import QUARANTINE_FILE, Journal, read_rows
 from lssl_ray.training.audit import file_positions
 from lssl_ray.training.checkpoint import find_latest_checkpoint, load_checkpoint, load_weights
 from lssl_ray.training.context import LocalContext
 from lssl_ray.training.loop import run_loop
 from lssl_ray.types import ClipFailure, Progress
+from lssl_ray.validation.child_validator import ChildValidator
+from lssl_ray.validation.composing import build_holder
+from lssl_ray.validation.session import evaluating_beside
 from lssl_ray.video.isolation import DecodeProcess
 from lssl_ray.video.loader import iterate_batches
 from lssl_ray.video.manifest import Manifest
@@ -46,12 +54,14 @@ class TrainJob:
         run_folder: Journal and checkpoints; training goes on from the latest whole checkpoint.
         manifest: Usable videos only.
         space: The concept space.
+        on_waiting: Told how many checkpoints still wait to be evaluated when training is over.
     """
 
     config: RunConfig
     run_folder: Path
     manifest: Manifest
     space: ConceptSpace
+    on_waiting: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,19 @@ class Interpolated:
     alpha: float
 
 
-# Of a named encoder: a safetensors file, a mixture, or None for CLIP itself.
-EncoderWeights = Path | Interpolated | None
+@dataclass(frozen=True)
+class TemporalPart:
+    """What an export holds beside its image tower, which is adapted already.
+
+    Attributes:
+        path: Safetensors file of what time added.
+    """
+
+    path: Path
+
+
+# Of a named encoder: a safetensors file, a mixture, an export's, or None for CLIP itself.
+EncoderWeights = Path | Interpolated | TemporalPart | None
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,10 @@ class Engine(Protocol):
     """Does a run's heavy work."""
 
     def train(self, job: TrainJob) -> Progress:
-        """Train to the end of the session; the last checkpoint holds the result."""
+        """Train to the end of the session; the last checkpoint holds the result.
+
+        With `evaluation.every_checkpoints` checkpoints are evaluated meanwhile, the last one after.
+        """
 
     def extract_features(
         self, job: FeatureJob, *, on_progress: OnFeatures | None = None
@@ -144,21 +168,34 @@ class LocalEngine:
             batches = file_positions(
                 batches, steps_done=progress.step, rank=0, append=journal.append
             )
+        holder = build_holder(config, job.run_folder, num_videos=num_videos)
         context = LocalContext(
             job.run_folder,
             device=device,
             append=journal.append,
             num_to_keep=config.run.checkpoints_to_keep,
+            on_checkpoint=None if holder is None else holder.hold,
         )
-        return run_loop(
-            parts.task,
-            parts.optimizer,
-            parts.schedules,
-            batches,
-            progress=progress,
-            settings=build.build_loop_settings(config, num_videos=num_videos),
-            context=context,
-        )
+        beside: AbstractContextManager[None] = nullcontext()
+        if holder is not None:
+            holder.resume(progress.step)
+            beside = evaluating_beside(
+                job.run_folder,
+                start=partial(ChildValidator, job.run_folder),
+                append=journal.append,
+                best=config.evaluation.best,
+                on_waiting=job.on_waiting,
+            )
+        with beside:
+            return run_loop(
+                parts.task,
+                parts.optimizer,
+                parts.schedules,
+                batches,
+                progress=progress,
+                settings=build.build_loop_settings(config, num_videos=num_videos),
+                context=context,
+            )
 
     def extract_features(
         self, job: FeatureJob, *, on_progress: OnFeatures | None = None
@@ -227,7 +264,27 @@ def load_encoders(
             load_weights(encoder, source.adapted)
             mixed = interpolate_weights(clip, encoder.state_dict(), alpha=source.alpha)
             encoder.load_state_dict(mixed)
+        elif isinstance(source, TemporalPart):
+            load_temporal(encoder, source.path)
         elif source is not None:
             load_weights(encoder, source)
         encoders[name] = encoder.to(device)
     return encoders
+
+
+def load_temporal(encoder: VideoEncoder, path: Path) -> None:
+    """Load what time added to an image tower, all of it and nothing else.
+
+    Raises:
+        CheckpointError: Not readable, or of another architecture.
+    """
+    try:
+        result = encoder.load_state_dict(load_file(path), strict=False)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{path} can't be used: {error}. Export the model again.") from error
+    missing = [name for name in result.missing_keys if is_temporal(name)]
+    if missing or result.unexpected_keys:
+        raise CheckpointError(
+            f"{path} lacks {missing[:5]} and holds {result.unexpected_keys[:5]} too much; export "
+            "the model again."
+        )

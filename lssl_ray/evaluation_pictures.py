@@ -45,7 +45,8 @@ def _draw_matrix(confusion: Confusion, panel: Axes, figure: Figure) -> None:
         100 * confusion.counts / np.maximum(totals, 1),
         mask=np.broadcast_to(totals == 0, confusion.counts.shape),
     )
-    colours = matplotlib.colormaps["viridis"].with_extremes(bad="0.75")
+    # From the page's white to dark: the dark page shows it inverted, so from dark to bright.
+    colours = matplotlib.colormaps["Blues"].with_extremes(bad="0.85")
     # A root brings out the small shares beside the diagonal.
     image = panel.imshow(
         shares, cmap=colours, norm=PowerNorm(0.5, vmin=0, vmax=100), interpolation="nearest"
@@ -63,7 +64,7 @@ def _draw_matrix(confusion: Confusion, panel: Axes, figure: Figure) -> None:
     if size <= MAX_WRITTEN_CELLS:
         for row, column in np.ndindex(size, size):
             if confusion.counts[row, column]:
-                pale = shares[row, column] > 50
+                dark = shares[row, column] > 25
                 panel.text(
                     column,
                     row,
@@ -71,7 +72,7 @@ def _draw_matrix(confusion: Confusion, panel: Axes, figure: Figure) -> None:
                     ha="center",
                     va="center",
                     fontsize=9,
-                    color="black" if pale else "white",
+                    color="white" if dark else "black",
                 )
     panel.set_anchor("NW")
     figure.colorbar(

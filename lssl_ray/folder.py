@@ -8,11 +8,14 @@
         metrics.jsonl       a row per window of steps
         quarantine.jsonl    a row per video or clip that could not be decoded
         checkpoints/        step_########/ (training/checkpoint.py)
+        best/               the best checkpoint by evaluation.best, with best.json
+        validation/         while it trains: checkpoints that wait to be evaluated, decoded videos
         artifacts/          concept space, evaluation tables, pictures
         logs/               what Ray and the libraries had to say
 """
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,10 @@ from lssl_ray.config import RunConfig, dump_config, load_config
 from lssl_ray.errors import CheckpointError, ConfigError
 from lssl_ray.tracking.journal import METRICS_FILE, QUARANTINE_FILE
 from lssl_ray.training.checkpoint import list_checkpoints
+from lssl_ray.training.holding import HELD_FOLDER
+from lssl_ray.validation.best import BEST_FOLDER
 
+CONFIG_FILE = "run_config.yaml"
 # Overrides that a resumed run may bring: nothing that changes what is computed.
 RESUMABLE_SECTIONS = ("cluster.", "tracking.")
 RESUMABLE_KEYS = (
@@ -34,6 +40,8 @@ RESUMABLE_KEYS = (
     "data.max_bad_fraction",
     "data.decode_deadline_seconds",
     "data.audit",
+    "evaluation.every_checkpoints",
+    "evaluation.gpu_share",
 )
 
 
@@ -46,7 +54,7 @@ class RunFolder:
     @property
     def config(self) -> Path:
         """The resolved configuration."""
-        return self.path / "run_config.yaml"
+        return self.path / CONFIG_FILE
 
     @property
     def summary(self) -> Path:
@@ -74,9 +82,25 @@ class RunFolder:
         return self.artifacts / "concept_space.safetensors"
 
     @property
+    def validation(self) -> Path:
+        """What evaluation beside training works on."""
+        return self.path / HELD_FOLDER
+
+    @property
+    def best(self) -> Path:
+        """The best checkpoint by `evaluation.best`."""
+        return self.path / BEST_FOLDER
+
+    @property
     def log(self) -> Path:
         """What Ray and the libraries had to say."""
         return self.path / "logs" / "run.log"
+
+
+def find_run_folder(checkpoint: Path) -> Path:
+    """Where the run of a checkpoint is: one of its own steps, or the best one."""
+    above = checkpoint.parent
+    return above if (above / CONFIG_FILE).is_file() else above.parent
 
 
 def create_run_folder(config: RunConfig, *, overwrite: bool) -> tuple[RunFolder, RunConfig]:
@@ -168,7 +192,9 @@ def _file_config(folder: RunFolder, config: RunConfig) -> None:
     try:
         folder.artifacts.mkdir(parents=True, exist_ok=True)
         folder.log.parent.mkdir(exist_ok=True)
-        folder.config.write_text(dump_config(config), encoding="utf-8")
+        unfinished = folder.config.with_suffix(".unfinished")
+        unfinished.write_text(dump_config(config), encoding="utf-8")
+        os.replace(unfinished, folder.config)
     except OSError as error:
         raise CheckpointError(
             f"{folder.path} can't be written: {error}. Choose another place with "

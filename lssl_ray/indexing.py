@@ -73,7 +73,7 @@ def index(
         journal.remove()
     display.show_lines(*_describe_index(report, out))
     if exclude and not report.num_excluded:
-        display.show_lines(f"  none of these videos is in {', '.join(exclude)}")
+        display.show_lines(f"  {', '.join(exclude)}: excludes none of these videos")
     if with_report:
         display.show_lines(*_write_report(manifest, report, out))
     return report
@@ -210,6 +210,8 @@ def _describe_index(report: IndexReport, out: Path) -> list[str]:
     counts = {
         "usable up to a damaged part (column `detail`)": report.num_shortened,
         "bad because a quarantine list names them": report.num_excluded,
+        "in a quarantine list, but written since: probed again": report.num_repaired,
+        "known from an older release, probed again": report.num_outdated,
         "the same file met again": report.num_duplicates,
         "not there any more, left out": report.num_gone,
         "in no part of their list's split, left out": report.num_unused_rows,

@@ -13,22 +13,21 @@ from typing import Any, cast
 
 import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from lssl_ray import build
 from lssl_ray.concepts.space import ConceptSpace, load_concept_space
 from lssl_ray.config import RunConfig, load_config
 from lssl_ray.config.loading import validate_config
 from lssl_ray.config.schema import ConceptsSection
-from lssl_ray.engine import load_encoders
+from lssl_ray.engine import load_encoders, load_temporal
 from lssl_ray.errors import CheckpointError, ConfigError
 from lssl_ray.evaluation.views import EvaluationView
-from lssl_ray.folder import RunFolder
+from lssl_ray.folder import RunFolder, find_run_folder
 from lssl_ray.model.clip import LOCAL_PREFIX, ClipModel, compute_weights_digest, load_clip
-from lssl_ray.model.space_time import VideoEncoder, is_temporal
+from lssl_ray.model.space_time import VideoEncoder
 from lssl_ray.training.checkpoint import (
     INDEX_FILE,
+    MODEL_FILES,
     find_damage,
     find_latest_checkpoint,
     load_progress,
@@ -101,7 +100,7 @@ def load_parts(source: str | Path, *, weights: str | Path | None) -> ModelParts:
             raise ConfigError(f"{folder} holds its own weights; leave out weights={weights!r}.")
         return _load_exported_parts(folder)
     if (folder / INDEX_FILE).is_file() or (folder / TEACHER_FILE).is_file():
-        problem = find_damage(folder)
+        problem = find_damage(folder, files=MODEL_FILES)
         if problem is not None:
             raise CheckpointError(
                 f"Checkpoint {folder} can't be used: {problem}. Name its run, and the newest whole "
@@ -109,7 +108,7 @@ def load_parts(source: str | Path, *, weights: str | Path | None) -> ModelParts:
             )
         return _load_run_parts(folder, weights=weights)
     if (folder / CONFIG_FILE).is_file():
-        checkpoint = find_latest_checkpoint(folder)
+        checkpoint = find_latest_checkpoint(folder, files=MODEL_FILES)
         if checkpoint is None:
             raise CheckpointError(f"{folder} has no whole checkpoint; train it first.")
         return _load_run_parts(checkpoint, weights=weights)
@@ -190,7 +189,7 @@ def _load_clip_parts(name: str, *, weights: str | None) -> ModelParts:
 def _load_run_parts(checkpoint: Path, *, weights: str | None) -> ModelParts:
     progress = load_progress(checkpoint)
     config = _read_config(checkpoint / CONFIG_FILE, weights=weights)
-    run_folder = checkpoint.parent.parent
+    run_folder = find_run_folder(checkpoint)
     space = _find_space(config, RunFolder(run_folder))
     digest = None if space is None else space.clip_digest
     # The text tower is loaded again by who needs it: encoding videos does not.
@@ -225,7 +224,7 @@ def _load_exported_parts(folder: Path) -> ModelParts:
             num_frames=card["encoder"]["num_frames"],
             cls=card["encoder"]["cls"],
         )
-        _load_temporal(encoder, folder / TEMPORAL_FILE)
+        load_temporal(encoder, folder / TEMPORAL_FILE)
         if compute_model_digest(encoder) != card["digest"]:
             raise CheckpointError(
                 f"The weights in {folder} are not those that were exported; export them again."
@@ -250,19 +249,6 @@ def _load_exported_parts(folder: Path) -> ModelParts:
         raise CheckpointError(
             f"{folder / MODEL_FILE} lacks {error}; export the model again."
         ) from error
-
-
-def _load_temporal(encoder: VideoEncoder, path: Path) -> None:
-    try:
-        result = encoder.load_state_dict(load_file(path), strict=False)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path} can't be used: {error}. Export the model again.") from error
-    missing = [name for name in result.missing_keys if is_temporal(name)]
-    if missing or result.unexpected_keys:
-        raise CheckpointError(
-            f"{path} lacks {missing[:5]} and holds {result.unexpected_keys[:5]} too much; export "
-            "the model again."
-        )
 
 
 def _read_config(path: Path, *, weights: str | None) -> RunConfig:

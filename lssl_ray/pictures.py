@@ -45,23 +45,49 @@ CURVES = {
 }
 
 
+VALIDATION_PANEL, HELD_BACK_PANEL = "beside training", "label-free, each over its own range"
+EVALUATION_PANELS = (VALIDATION_PANEL, HELD_BACK_PANEL)
+
+
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Objectives, health, gradients and throughput over the run's steps."""
-    with _drawing(path, width=12, height=6) as figure:
-        panels = figure.subplots(2, 3)
-        for panel, (title, names) in zip(panels.flat, CURVES.items(), strict=True):
+    """Objectives, health, gradients, throughput and evaluations over the run's steps."""
+    curves = {**CURVES, **_find_evaluation_curves(rows)}
+    num_lines = -(-len(curves) // 3)
+    with _drawing(path, width=12, height=3 * num_lines) as figure:
+        panels = list(figure.subplots(num_lines, 3).flat)
+        for spare in panels[len(curves) :]:
+            spare.remove()
+        for panel, (title, names) in zip(panels, curves.items(), strict=False):
             for name in names:
-                points = [(row["step"], row[name]) for row in rows if name in row]
+                # Evaluations are filed late, so their steps are put in order here.
+                points = sorted((row["step"], row[name]) for row in rows if name in row)
                 if points:
                     steps, values = zip(*points, strict=True)
-                    marker = "." if len(points) == 1 else None  # a line needs two
-                    label = name.split("/")[1].replace("_", " ")
+                    if title == HELD_BACK_PANEL:
+                        values = _scale_to_range(values)
+                    # A line needs two points.
+                    marker = "." if len(points) == 1 or title in EVALUATION_PANELS else None
+                    label = name.partition("/")[2].replace("_", " ").replace("/", ", ")
                     panel.plot(steps, values, label=label, marker=marker)
             panel.set_title(title, fontsize=10)
             panel.set_xlabel("step", fontsize=8)
             panel.grid(alpha=0.3)
             if len(panel.lines) > 1:
                 panel.legend(fontsize=7)
+
+
+def _find_evaluation_curves(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Panels for checkpoints that were evaluated beside training, where some were."""
+    names = {name for row in rows for name in row}
+    splits = sorted(name for name in names if name.endswith(("/zero_shot", "/knn")))
+    held_back = sorted(name for name in names if name.startswith("held_back/"))
+    panels = {VALIDATION_PANEL: tuple(splits), HELD_BACK_PANEL: tuple(held_back)}
+    return {title: found for title, found in panels.items() if found}
+
+
+def _scale_to_range(values: Sequence[float]) -> tuple[float, ...]:
+    low, high = min(values), max(values)
+    return tuple((value - low) / ((high - low) or 1.0) for value in values)
 
 
 def draw_zero_shot(split: str, result: SplitResult, path: Path) -> None:

@@ -1,7 +1,7 @@
 """A whole run, whatever the engine: concept space, tracking, training, before and after."""
 
 import json
-import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from lssl_ray import build
 from lssl_ray.concepts.bank import resolve_label
 from lssl_ray.concepts.space import ConceptSpace, load_concept_space, save_concept_space
-from lssl_ray.config import RunConfig, flatten_config
+from lssl_ray.config import RunConfig
 from lssl_ray.engine import Engine, FeatureJob, TrainJob
 from lssl_ray.errors import CheckpointError, DataError
 from lssl_ray.evaluation.report import ADAPTED, CLIP, SplitResult, compare_zero_shot
@@ -18,12 +18,17 @@ from lssl_ray.evaluation.views import SLOW, EvaluationView
 from lssl_ray.folder import RunFolder
 from lssl_ray.model.clip import ClipModel, ImageTower
 from lssl_ray.pictures import draw_contact_sheet, draw_curves, draw_zero_shot
-from lssl_ray.summary import build_summary, find_git_commit
-from lssl_ray.tracking.base import NullTracker, Tracker
+from lssl_ray.summary import build_summary
+from lssl_ray.tracked import file_results, open_tracker
+from lssl_ray.tracking.base import Tracker
 from lssl_ray.tracking.following import closing_honestly, following
 from lssl_ray.tracking.journal import Journal, read_rows
-from lssl_ray.training.checkpoint import find_latest_checkpoint
+from lssl_ray.training.checkpoint import MODEL_FILES, find_latest_checkpoint
+from lssl_ray.training.holding import list_held
+from lssl_ray.training_videos import select_training_videos
 from lssl_ray.types import Progress
+from lssl_ray.validation.composing import require_known_score
+from lssl_ray.validation.records import WAITING, summarise_evaluations
 from lssl_ray.video.manifest import Manifest, load_manifest
 
 
@@ -34,7 +39,10 @@ class Display(Protocol):
         """A new part of the run begins."""
 
     def show_row(self, row: Mapping[str, Any]) -> None:
-        """A window of training steps is done."""
+        """A window of training steps is done, or a checkpoint evaluated beside them."""
+
+    def show_waiting(self, count: int) -> None:
+        """Training is over, and so many checkpoints wait to be evaluated."""
 
 
 def execute_run(
@@ -56,6 +64,7 @@ def execute_run(
         LsslError: What stopped the run; MLflow and the folder say so too.
     """
     display.show_phase("Reading the manifest and CLIP")
+    require_known_score(config)
     manifest = build.load_training_manifest(config)
     clip = build.build_clip(config)
     space = prepare_space(config, clip, folder)
@@ -63,14 +72,15 @@ def execute_run(
     tower = clip.without_text()
     del clip  # the text tower has said what it had to say
     splits = load_splits(config, answers)
-    _quarantine_indexed(manifest, folder)
-    usable = manifest.usable()
-    if not len(usable):
-        raise DataError(
-            f"{config.data.manifest} lists no usable video ({len(manifest)} bad ones, see "
-            f"{folder.quarantine}); index other folders."
-        )
-    tracker = open_tracker(config, folder, manifest_digest=manifest.digest())
+    usable = select_training_videos(
+        manifest,
+        source=config.data.manifest,
+        num_held_back=config.data.hold_back,
+        run_folder=folder.path,
+    )
+    tracker = open_tracker(
+        config, folder, manifest_digest=manifest.digest(), clip_digest=tower.digest
+    )
     with closing_honestly(tracker):
         engine = open_engine(config)
         try:
@@ -78,6 +88,8 @@ def execute_run(
             num_steps = build.compute_run_steps(config, num_videos=len(usable))
             finished = progress.step == num_steps
             results = {}
+            if finished and config.evaluation.every_checkpoints:
+                shutil.rmtree(folder.validation, ignore_errors=True)
             if finished and splits:
                 display.show_phase("Evaluating before and after")
                 results = evaluate_splits(
@@ -96,9 +108,11 @@ def execute_run(
             clip_digest=tower.digest,
             results=results,
             quarantine=folder.quarantine,
+            metrics=folder.metrics,
+            validation=summarise_evaluations(folder.path),
             num_tracking_failures=tracker.num_failed_calls,
         )
-        _file(folder, tracker, summary, progress)
+        _file(folder, tracker, summary)
         tracker.finish("FINISHED" if finished else "SCHEDULED")
     return summary
 
@@ -167,37 +181,6 @@ def evaluate_splits(
     return results
 
 
-def open_tracker(
-    config: RunConfig, folder: RunFolder, *, manifest_digest: str, reopen: bool = True
-) -> Tracker:
-    """MLflow when the configuration names a store, else nothing.
-
-    Args:
-        config: Names the store.
-        folder: The run's own.
-        manifest_digest: Becomes a tag of a new run.
-        reopen: False adds to a run that is there, and leaves its status as it is.
-    """
-    if config.tracking.uri is None:
-        return NullTracker()
-    # Read when mlflow is imported. Sent to nobody unless the user says so.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from lssl_ray.tracking.mlflow import MlflowTracker
-
-    return MlflowTracker(
-        config.tracking.uri,
-        experiment=config.tracking.experiment,
-        run_name=config.run.name,
-        run_folder=folder.path,
-        params=flatten_config(config),
-        tags={
-            "lssl.manifest_digest": manifest_digest,
-            "lssl.git_commit": find_git_commit() or "none",
-        },
-        reopen=reopen,
-    )
-
-
 def _train(
     config: RunConfig,
     folder: RunFolder,
@@ -208,26 +191,19 @@ def _train(
     display: Display,
 ) -> Progress:
     display.show_phase("Training")
-    job = TrainJob(config=config, run_folder=folder.path, manifest=manifest, space=space)
-    with following(folder.metrics, tracker, on_row=display.show_row):
+    job = TrainJob(
+        config=config,
+        run_folder=folder.path,
+        manifest=manifest,
+        space=space,
+        on_waiting=display.show_waiting,
+    )
+
+    def show_row(row: Mapping[str, Any]) -> None:
+        display.show_row({**row, WAITING: len(list_held(folder.path))})
+
+    with following(folder.metrics, on_row=show_row):
         return engine.train(job)
-
-
-def _quarantine_indexed(manifest: Manifest, folder: RunFolder) -> None:
-    """Videos the index found bad are in the quarantine from the start, once."""
-    journal = Journal(folder.path)
-    known = {row["video_id"] for row in read_rows(folder.quarantine) if row["stage"] == "index"}
-    for record in manifest.records():
-        if record.status != "ok" and record.video_id not in known:
-            row = {
-                "video_id": record.video_id,
-                "path": record.path,
-                "reason": record.reason,
-                "detail": record.detail,
-                "step": 0,
-                "stage": "index",
-            }
-            journal.append("quarantine", row)
 
 
 def _teacher(folder: RunFolder) -> Path:
@@ -235,12 +211,12 @@ def _teacher(folder: RunFolder) -> Path:
 
 
 def require_checkpoint(folder: RunFolder) -> Path:
-    """The run's newest whole checkpoint.
+    """The run's newest checkpoint whose model is whole.
 
     Raises:
         CheckpointError: There is none.
     """
-    checkpoint = find_latest_checkpoint(folder.path)
+    checkpoint = find_latest_checkpoint(folder.path, files=MODEL_FILES)
     if checkpoint is None:
         raise CheckpointError(f"{folder.path} has no whole checkpoint; train it first.")
     return checkpoint
@@ -262,20 +238,11 @@ def _draw(
         draw_zero_shot(split, result, folder.artifacts / f"zero_shot_{split}.png")
 
 
-def _file(folder: RunFolder, tracker: Tracker, summary: dict[str, Any], progress: Progress) -> None:
+def _file(folder: RunFolder, tracker: Tracker, summary: dict[str, Any]) -> None:
     for split, result in summary["zero_shot"].items():
         path = folder.artifacts / f"zero_shot_{split}.json"
         path.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
-        row = {
-            "step": progress.step,
-            f"zero_shot/{split}/clip": result["clip_top1"] / 100,
-            f"zero_shot/{split}/adapted": result["adapted_top1"] / 100,
-        }
-        tracker.log_rows([row])
     folder.summary.write_text(
         json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    for path in (folder.config, folder.summary, folder.metrics, folder.quarantine):
-        tracker.log_artifact(path)
-    for path in sorted(folder.artifacts.iterdir()):
-        tracker.log_artifact(path)
+    file_results(folder, tracker, summary)

@@ -27,7 +27,9 @@ def build_summary(
     clip_digest: str,
     results: Mapping[str, SplitResult],
     quarantine: Path,
+    metrics: Path,
     num_tracking_failures: int,
+    validation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything a person or a script wants to know of a run at a glance."""
     stages = Counter(row["stage"] for row in read_rows(quarantine))
@@ -37,15 +39,20 @@ def build_summary(
         "run": config.run.name,
         "finished": progress.step == num_steps,
         "zero_shot": {split: result.to_json() for split, result in results.items()},
+        "validation": validation,
         "steps": progress.step,
         "num_steps": num_steps,
         "videos": num_videos,
+        "videos_held_back": config.data.hold_back,
         "clips_trained": progress.clips_trained,
         "clips_failed": progress.clips_failed,
         "steps_skipped": progress.steps_skipped,
         "train_seconds": round(progress.train_seconds, 2),
         "clips_per_second": round(progress.clips_trained / seconds, 2),
         "data_wait_share": round(progress.data_wait_seconds / seconds, 4),
+        "reader_fallbacks": int(
+            sum(row.get("data/reader_fallbacks", 0) for row in read_rows(metrics))
+        ),
         "quarantined": {"total": sum(stages.values()), **dict(sorted(stages.items()))},
         "tracking_calls_failed": num_tracking_failures,
         "seed": config.run.seed,

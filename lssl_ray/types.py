@@ -58,11 +58,13 @@ class FeedStats:
     Attributes:
         decode_seconds: Time that decoders spent on its clips, failed ones included, summed.
         num_tried: Clips that a decoder worked on.
+        num_fallbacks: Clips that another reader gave than the one that the manifest names.
         batches_ready: Batches that waited, whole and on the device, when this one was asked for.
     """
 
     decode_seconds: float = 0.0
     num_tried: int = 0
+    num_fallbacks: int = 0
     batches_ready: int = 0
 
 

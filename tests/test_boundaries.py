@@ -18,7 +18,7 @@ sys.modules["ray"] = sys.modules["mlflow"] = None
 import lssl_ray
 count = 0
 for module in pkgutil.walk_packages(lssl_ray.__path__, "lssl_ray."):
-    if module.name.startswith("lssl_ray.cluster.") or module.name == "lssl_ray.tracking.mlflow":
+    if module.name.startswith("lssl_ray.cluster.") or "lssl_ray.tracking.mlflow" in module.name:
         continue
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)

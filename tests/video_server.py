@@ -1,89 +1,97 @@
-"""A web server on loopback that serves a folder of videos and, when told, serves them badly."""
+"""A web server on loopback that serves a folder, and misbehaves where it is told to.
 
-import shutil
+/stall/NAME sends half of NAME and then waits until `released`; /cut/NAME sends half and hangs up;
+/forbidden/NAME is refused. `trouble` says the same of a file under its own address, or that it is
+`absent`. Everything else is Python's own file server, index pages included.
+"""
+
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote, unquote
 
-Trouble = Literal["stall", "cut", "absent"]
+Trouble = Literal["stall", "cut", "forbidden", "absent"]
+PREFIXES: tuple[Trouble, ...] = ("stall", "cut", "forbidden")
 
 
-class VideoServer(ThreadingHTTPServer):
-    """Serves `/NAME` for the files of a folder, and a page of links to them at `/`.
+class VideoServer:
+    """Where a served folder is, and what was asked of it.
 
     Attributes:
-        trouble: By name of the file: half of it, then silence ("stall") or the end of the
-            connection ("cut"), or no file at all ("absent").
+        url: Without a slash at its end.
+        fetched: Paths that were asked for, in order.
+        released: Set, it ends all stalling.
+        trouble: By name of the file; may be changed while the server is at work.
     """
 
-    daemon_threads = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.folder = folder
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.fetched: list[str] = []
+        self.released = threading.Event()
         self.trouble: dict[str, Trouble] = {}
-        self.closing = threading.Event()
-
-    @property
-    def url(self) -> str:
-        """Where the page of links is."""
-        return f"http://127.0.0.1:{self.server_port}/"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: VideoServer
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        path = self._answer()
-        if path is None:
-            return
-        trouble = self.server.trouble.get(path.name)
-        with path.open("rb") as file:
-            if trouble is None:
-                shutil.copyfileobj(file, self.wfile)
-                return
-            self.wfile.write(file.read(path.stat().st_size // 2))
-        if trouble == "stall":
-            self.server.closing.wait()
-
-    def _answer(self) -> Path | None:
-        """Sends the headers; the file whose content is to follow a GET, if any."""
-        name = unquote(self.path.lstrip("/"))
-        path = self.server.folder / name
-        if name and (not path.is_file() or self.server.trouble.get(name) == "absent"):
-            self.send_error(404)
-            return None
-        names = sorted(entry.name for entry in self.server.folder.iterdir())
-        page = "".join(f'<a href="{quote(entry)}">{entry}</a>' for entry in names).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "video/mp4" if name else "text/html")
-        self.send_header("Content-Length", str(path.stat().st_size if name else len(page)))
-        self.end_headers()
-        if not name and self.command == "GET":
-            self.wfile.write(page)
-        return path if name else None
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keeps the test's output clean."""
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[VideoServer]:
-    """The server, at work until the end of the block."""
-    server = VideoServer(folder)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def serve_folder(folder: Path) -> Iterator[VideoServer]:
+    """Serves a folder on a free port until the block ends."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments, directory=str(folder))  # type: ignore[arg-type]
+
+        def do_HEAD(self) -> None:
+            if self._find_trouble() == "absent":
+                self.send_error(404)
+            else:
+                super().do_HEAD()
+
+        def do_GET(self) -> None:
+            state.fetched.append(self.path)
+            trouble = self._find_trouble()
+            if trouble in ("forbidden", "absent"):
+                self.send_error(403 if trouble == "forbidden" else 404)
+            elif trouble is not None:
+                self._send_half()
+                if trouble == "stall":
+                    state.released.wait(60)
+            else:
+                super().do_GET()
+
+        def _find_trouble(self) -> Trouble | None:
+            """What is wrong with the file; takes it off the path."""
+            first, _, rest = self.path.lstrip("/").partition("/")
+            trouble = next((name for name in PREFIXES if name == first), None)
+            if trouble is not None:
+                self.path = f"/{rest}"
+            trouble = trouble or state.trouble.get(Path(self.translate_path(self.path)).name)
+            return None if trouble == "stall" and state.released.is_set() else trouble
+
+        def _send_half(self) -> None:
+            content = Path(self.translate_path(self.path)).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            self.close_connection = True
+
+        def log_message(self, *arguments: object) -> None:
+            """Says nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *arguments: object) -> None:
+            """A client that was killed while it read is no error."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        state = VideoServer(server.server_port)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield state
+        finally:
+            state.released.set()
+            server.shutdown()
+            thread.join()

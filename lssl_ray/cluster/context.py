@@ -22,14 +22,24 @@ class RayContext:
 
     Args:
         desk: Keeps the journal; see `desk.RunDesk`.
+        run_folder: Where Ray puts checkpoints.
+        on_checkpoint: Called by rank 0 with each whole checkpoint, before Ray deletes older ones.
     """
 
-    def __init__(self, desk: Any) -> None:
+    def __init__(
+        self,
+        desk: Any,
+        *,
+        run_folder: Path,
+        on_checkpoint: Callable[[Path], None] | None = None,
+    ) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = ray.train.torch.get_device()
         self._desk = desk
+        self._folder = run_folder / CHECKPOINTS_FOLDER
+        self._on_checkpoint = on_checkpoint
         self._store = StoreReader()
         self._unconfirmed: list[ray.ObjectRef[None]] = []
 
@@ -68,3 +78,6 @@ class RayContext:
             )
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+        # The newest one is never deleted, so it is there until all workers are at the next one.
+        if self.rank == 0 and self._on_checkpoint is not None:
+            self._on_checkpoint(self._folder / name)

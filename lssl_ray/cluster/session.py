@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ray
 from ray._private import ray_constants
@@ -27,17 +27,23 @@ def start_ray(config: RunConfig) -> None:
         ClusterError: Ray can't be started or found, or has no node with the wanted labels.
     """
     cluster = config.cluster
+    num_validators = min(1, config.evaluation.every_checkpoints)
+    num_cores = cluster.num_workers * cluster.cpus_per_worker + cluster.num_decoders
     connect_ray(
         address=cluster.address,
-        num_cpus=cluster.num_workers * cluster.cpus_per_worker + cluster.num_decoders + 1,
+        num_cpus=num_cores + num_validators + 1,
         memory_bytes=cluster.num_decoders * cluster.decode_memory_mib * 2**20 + SPARE_BYTES,
         remedy=f"cluster.address={cluster.address}; without Ray, --local runs all in one process",
     )
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    require_nodes("cluster.decode_labels", cluster.decode_labels)
-    require_nodes("cluster.train_labels", cluster.train_labels)
+    require_nodes(
+        {
+            "cluster.decode_labels": cluster.decode_labels,
+            "cluster.train_labels": cluster.train_labels,
+        }
+    )
 
 
 def connect_ray(
@@ -59,7 +65,10 @@ def connect_ray(
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == "auto":
-            ray.init(address="auto", **quiet)
+            # A Ray of our own listens nowhere else, and its trials join it here.
+            is_near = os.environ.get("RAY_ADDRESS", "").startswith("127.0.0.1")
+            with _on_loopback() if is_near else nullcontext():
+                ray.init(address="auto", **quiet)
             return
         with _on_loopback():
             ray.init(

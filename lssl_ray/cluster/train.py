@@ -1,7 +1,9 @@
 """Ray Train wiring: a `TorchTrainer` whose workers run `training/loop.py`."""
 
 from collections.abc import Generator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +17,7 @@ from lssl_ray import build
 from lssl_ray.cluster.context import RayContext
 from lssl_ray.cluster.data import ClipStream, check_positions
 from lssl_ray.cluster.desk import open_desk
+from lssl_ray.cluster.validator import RayValidator
 from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.config import RunConfig, load_config_text
 from lssl_ray.config import dump_config as dump
@@ -24,6 +27,8 @@ from lssl_ray.training.audit import file_positions
 from lssl_ray.training.checkpoint import find_latest_checkpoint, load_checkpoint
 from lssl_ray.training.loop import run_loop
 from lssl_ray.types import Progress
+from lssl_ray.validation.composing import build_holder
+from lssl_ray.validation.session import evaluating_beside
 from lssl_ray.video.ahead import iterate_on_device
 from lssl_ray.video.pipeline import Columns
 
@@ -68,7 +73,8 @@ def train_on_ray(job: TrainJob) -> Progress:
         ),
     )
     try:
-        result = trainer.fit()
+        with _evaluating(job, desk):
+            return _read_outcome(cast(dict[str, Any], trainer.fit().return_value))
     except ray.train.TrainingFailedError as error:
         raise ClusterError(
             f"Training workers failed more than cluster.max_failures={cluster.max_failures} times. "
@@ -76,7 +82,6 @@ def train_on_ray(job: TrainJob) -> Progress:
         ) from error
     finally:
         ray.kill(desk)
-    return _read_outcome(cast(dict[str, Any], result.return_value))
 
 
 def build_stream(config: RunConfig, progress: Progress, *, num_videos: int) -> ClipStream:
@@ -112,7 +117,13 @@ def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
 
 def _run_worker(payload: WorkerPayload) -> Progress:
     config = load_config_text(payload.config)
-    context = RayContext(payload.desk)
+    run_folder = Path(payload.run_folder)
+    holder = build_holder(config, run_folder, num_videos=payload.num_videos)
+    context = RayContext(
+        payload.desk,
+        run_folder=run_folder,
+        on_checkpoint=None if holder is None else holder.hold,
+    )
     torch.set_num_threads(config.cluster.cpus_per_worker)
     torch.manual_seed(config.run.seed)
     parts = build.build_train_parts(
@@ -122,13 +133,15 @@ def _run_worker(payload: WorkerPayload) -> Progress:
         num_videos=payload.num_videos,
         device=context.device,
     )
-    checkpoint = find_latest_checkpoint(Path(payload.run_folder))
+    checkpoint = find_latest_checkpoint(run_folder)
     progress = Progress()
     if checkpoint is not None:
         progress = load_checkpoint(
             checkpoint, task=parts.task, optimizer=parts.optimizer, rank=context.rank
         )
     if context.rank == 0:
+        if holder is not None:
+            holder.resume(progress.step)
         ray.get(payload.desk.begin_session.remote(progress.step))
     context.all_reduce_sum(torch.zeros(1, device=context.device))  # others wait for the line above
     stream = build_stream(config, progress, num_videos=payload.num_videos)
@@ -175,6 +188,20 @@ def iterate_blocks(stream: ClipStream, *, rank: int, desk: Any) -> Generator[Col
                 num_positions=stream.plan.num_positions,
             )
             yield columns
+
+
+def _evaluating(job: TrainJob, desk: Any) -> AbstractContextManager[None]:
+    """Evaluation beside training, whose rows go through the desk like those of training."""
+    evaluation = job.config.evaluation
+    if not evaluation.every_checkpoints:
+        return nullcontext()
+    return evaluating_beside(
+        job.run_folder,
+        start=partial(RayValidator, job.run_folder, gpu_share=evaluation.gpu_share),
+        append=lambda kind, row: ray.get(desk.append.remote(kind, dict(row))),
+        best=evaluation.best,
+        on_waiting=job.on_waiting,
+    )
 
 
 def _build_scaling(config: RunConfig) -> ScalingConfig:

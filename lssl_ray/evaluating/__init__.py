@@ -63,7 +63,8 @@ def run_evaluation(request: EvaluationRequest, *, display: RunDisplay) -> dict[s
     )
     if model.checkpoint is None and (request.interpolate is not None or request.sweep):
         raise ConfigError(
-            f"{model.title} has no adapted weights to interpolate; name a run or a checkpoint."
+            f"{model.title} has not both CLIP's and adapted weights to interpolate between; name a "
+            "run or a checkpoint."
         )
     videos = prepare_videos(request, model)
     readings = _name_readings(request, videos)
@@ -145,6 +146,8 @@ def mix_weights(teacher: Path | None, alpha: float) -> EncoderWeights:
 
 
 def _choose_weights(request: EvaluationRequest, model: EvaluatedModel) -> dict[str, EncoderWeights]:
+    if model.temporal is not None:
+        return {ADAPTED: model.temporal}
     if model.teacher is None:
         return {CLIP: None}
     alpha = 1.0 if request.interpolate is None else request.interpolate
@@ -226,6 +229,7 @@ def _describe_model(
         "clip_digest": model.clip.digest,
         "checkpoint": None if model.checkpoint is None else str(model.checkpoint),
         "alpha": None if model.checkpoint is None else alpha,
+        "export": None if model.export is None else str(model.export),
         "digests": dict(gathered.digests),
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 from lssl_ray.errors import ConfigError
 from lssl_ray.evaluating.sources import EvaluatedModel
 from lssl_ray.evaluation.outcome import Outcome
-from lssl_ray.run import open_tracker
+from lssl_ray.tracked import open_tracker
 from lssl_ray.tracking.base import NullTracker
 
 ARTIFACT_FOLDER = "evaluation"
@@ -28,6 +28,7 @@ def file_in_mlflow(
             model.folder,
             manifest_digest=report["manifest"]["digest"],
             reopen=False,
+            writer=f"evaluation-{report['name']}",
         )
     except ConfigError as error:
         # The report is written and paid for; a missing store takes nothing from it.
@@ -41,5 +42,6 @@ def file_in_mlflow(
             row[key] = figures["top1_percent"] / 100
     tracker.log_rows([row])
     tracker.log_artifact(out, folder=ARTIFACT_FOLDER)
-    failed = tracker.num_failed_calls
-    return [f"MLflow did not take {failed} calls; the report is in {out}"] if failed else []
+    tracker.close()
+    missing = tracker.describe_missing()
+    return [] if missing is None else [missing]

@@ -28,6 +28,8 @@ class EvaluationRequest:
         name: Of the evaluation and its folder.
         protocols: Each once.
         benchmark: Whose labels and splits count.
+        train_manifests: Labelled videos that teach, for a benchmark whose training list is not in
+            the package.
         split: An official split's number or `all`; with `own`, the split to score.
         num_frames: Per temporal clip; None takes the configuration's.
         num_clips: Temporal clips per video.
@@ -51,6 +53,7 @@ class EvaluationRequest:
     name: str = "evaluation"
     protocols: tuple[str, ...] = ("zero_shot",)
     benchmark: BenchmarkName = "own"
+    train_manifests: tuple[Path, ...] = ()
     split: str | None = None
     num_frames: int | None = None
     num_clips: int = 1
@@ -120,11 +123,24 @@ class EvaluationRequest:
                 "the manifest's own labels with --benchmark own."
             )
 
+        if self.train_manifests and self.benchmark == OWN:
+            raise ConfigError(
+                "--train-manifest is for benchmarks; of own videos, those in split 'train' teach: "
+                "index them with --split train, and give all manifests one after the other."
+            )
+        if self.train_manifests and not self.needs_training:
+            raise ConfigError(
+                "--train-manifest: none of these protocols learns from videos; leave it out, or "
+                f"add --protocol {', '.join(TRAINED_PROTOCOLS)}."
+            )
+
     def describe_command(self) -> str:
         """The command line that asks for the same."""
         words = ["lssl-ray", "evaluate", self.model, *map(str, self.manifests)]
         for protocol in self.protocols:
             words += ["--protocol", protocol]
+        for path in self.train_manifests:
+            words += ["--train-manifest", str(path)]
         words += ["--benchmark", self.benchmark, "--name", self.name]
         words += ["--clips", str(self.num_clips), "--crops", str(self.num_crops)]
         options: dict[str, object] = {

@@ -9,7 +9,9 @@ from rich.text import Text
 
 from lssl_ray.display import RunDisplay
 from lssl_ray.evaluation_page.figures import (
+    CHANGE_NOTE,
     MODEL_NAMES,
+    SPREAD_NOTE,
     build_headline,
     describe_coverage,
     describe_reading,
@@ -43,7 +45,10 @@ def show_evaluation(display: RunDisplay, report: Mapping[str, Any], out: Path) -
 
 def _tabulate_headline(report: Mapping[str, Any]) -> Table:
     models = list_models(report)
-    table = Table(title=f"Top-1, % ({report['model']['title']})")
+    note = f"In brackets: {SPREAD_NOTE}."
+    if len(models) > 1:
+        note += f" {CHANGE_NOTE}."
+    table = Table(title=f"Top-1, % ({report['model']['title']})", caption=note)
     table.add_column("protocol")
     table.add_column("of")
     for title in ("videos", *(MODEL_NAMES[model] for model in models)):

@@ -1,4 +1,4 @@
-"""What `lssl-ray evaluate` evaluates: a run, one of its checkpoints, or plain CLIP.
+"""What `lssl-ray evaluate` evaluates: a run, one of its checkpoints, an export, or plain CLIP.
 
 Each becomes a configuration that workers can build from, the CLIP, and where the adapted weights
 are. Unlike `model_sources`, whose models are used in this process.
@@ -16,12 +16,23 @@ from lssl_ray.concepts.bank import BANK_PREFIX
 from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.config import RunConfig, load_config
 from lssl_ray.config.loading import apply_override, validate_config
+from lssl_ray.engine import TemporalPart
 from lssl_ray.errors import CheckpointError, ConfigError
-from lssl_ray.folder import RunFolder, resolve_paths
+from lssl_ray.export import is_frame_average
+from lssl_ray.folder import RunFolder, find_run_folder, resolve_paths
 from lssl_ray.model.clip import LOCAL_PREFIX, ClipModel, load_clip
-from lssl_ray.model_sources import CLIP_CONFIG_FILE, CONFIG_FILE, TEACHER_FILE
+from lssl_ray.model_sources import (
+    CLIP_CONFIG_FILE,
+    CLIP_FOLDER,
+    CLIP_WEIGHTS_FILE,
+    CONFIG_FILE,
+    MODEL_FILE,
+    TEACHER_FILE,
+    TEMPORAL_FILE,
+    load_parts,
+)
 from lssl_ray.run import prepare_space, require_checkpoint
-from lssl_ray.training.checkpoint import INDEX_FILE, find_damage, load_progress
+from lssl_ray.training.checkpoint import INDEX_FILE, MODEL_FILES, find_damage, load_progress
 
 RUNS_FOLDER = "runs"
 PLAIN_CLIP = "clip"
@@ -37,10 +48,13 @@ class EvaluatedModel:
         title: For people.
         config: With absolute paths.
         clip: The CLIP, both towers.
-        space: What training scored concepts with; None for plain CLIP.
-        folder: The run's; None for plain CLIP and for a checkpoint outside its run.
-        checkpoint: Holds the adapted weights; None for plain CLIP.
+        space: What training scored concepts with; None for plain CLIP and for an export.
+        folder: The run's; None for plain CLIP, an export, and a checkpoint outside its run.
+        checkpoint: Holds the adapted weights; None for plain CLIP and for an export.
         step: Of the checkpoint.
+        export: An exported folder. Its `clip` is the adapted one: the CLIP that it came from is
+            not in it.
+        labels: What an export chooses from; None where it has none, and for all others.
     """
 
     title: str
@@ -50,11 +64,18 @@ class EvaluatedModel:
     folder: RunFolder | None
     checkpoint: Path | None
     step: int
+    export: Path | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def teacher(self) -> Path | None:
         """The adapted weights."""
         return None if self.checkpoint is None else self.checkpoint / TEACHER_FILE
+
+    @property
+    def temporal(self) -> TemporalPart | None:
+        """An export's weights beside its image tower."""
+        return None if self.export is None else TemporalPart(self.export / TEMPORAL_FILE)
 
     @property
     def patch_size(self) -> int:
@@ -73,11 +94,11 @@ def open_evaluated_model(
     """Find out what a model is, and load its CLIP.
 
     Args:
-        model: Folder of a run (or its name below `runs/`) or of a checkpoint; `clip` for the CLIP
-            that `config` names; an open_clip name or `local-dir:PATH`.
+        model: Folder of a run (or its name below `runs/`), of a checkpoint or of an export; `clip`
+            for the CLIP that `config` names; an open_clip name or `local-dir:PATH`.
         manifest: What is evaluated, for a configuration that names no videos.
         config: A recipe, with `clip` only.
-        overrides: `a.b=value`; for a run only what does not change what is computed.
+        overrides: `a.b=value`; for a run or an export only what does not change what is computed.
         weights: Of an open_clip name, or instead of those that a run's configuration names.
 
     Raises:
@@ -101,14 +122,16 @@ def open_evaluated_model(
     folder = _find_folder(model)
     if folder is None:
         return _open_named_clip(model, manifest=manifest, overrides=overrides, weights=weights)
+    if (folder / MODEL_FILE).is_file():
+        return _open_export(folder, manifest=manifest, overrides=overrides, weights=weights)
     if (folder / INDEX_FILE).is_file() or (folder / TEACHER_FILE).is_file():
-        problem = find_damage(folder)
+        problem = find_damage(folder, files=MODEL_FILES)
         if problem is not None:
             raise CheckpointError(
                 f"Checkpoint {folder} can't be evaluated: {problem}. Name its run, and the newest "
                 "whole checkpoint is taken."
             )
-        run = folder.parent.parent
+        run = find_run_folder(folder)
         is_in_run = (run / CONFIG_FILE).is_file()
         return _open_checkpoint(
             folder, RunFolder(run) if is_in_run else None, overrides=overrides, weights=weights
@@ -123,7 +146,7 @@ def open_evaluated_model(
         )
     near = sorted(path.parent.name for path in folder.parent.glob(f"*/{CONFIG_FILE}"))
     raise CheckpointError(
-        f"No run and no checkpoint at {folder}. Runs there: {', '.join(near) or 'none'}."
+        f"No run, no checkpoint and no export at {folder}. Runs there: {', '.join(near) or 'none'}."
     )
 
 
@@ -148,12 +171,7 @@ def _open_checkpoint(
     overrides: Sequence[str],
     weights: str | None,
 ) -> EvaluatedModel:
-    refused = [item for item in overrides if not item.startswith(ALLOWED_OVERRIDES)]
-    if refused:
-        raise ConfigError(
-            f"{refused} would change what the run computes. With a run, --set takes "
-            f"{', '.join(name.rstrip('=') for name in ALLOWED_OVERRIDES)} only."
-        )
+    _check_overrides(overrides)
     step = load_progress(checkpoint).step
     changes = [*overrides, "model.compile=false"]  # pays for itself in training only
     changes += [] if weights is None else [f"clip.weights={weights}"]
@@ -170,6 +188,62 @@ def _open_checkpoint(
         folder=folder,
         checkpoint=checkpoint,
         step=step,
+    )
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    refused = [item for item in overrides if not item.startswith(ALLOWED_OVERRIDES)]
+    if refused:
+        raise ConfigError(
+            f"{refused} would change what the run computes. With a run, --set takes "
+            f"{', '.join(name.rstrip('=') for name in ALLOWED_OVERRIDES)} only."
+        )
+
+
+def _open_export(
+    folder: Path, *, manifest: Path, overrides: Sequence[str], weights: str | None
+) -> EvaluatedModel:
+    """A folder of `lssl-ray export`, as a configuration that builds the same encoder."""
+    parts = load_parts(folder, weights=weights)
+    _check_overrides(overrides)
+    tower = folder / CLIP_FOLDER
+    values: dict[str, Any] = {
+        "clip": {"model": f"{LOCAL_PREFIX}{tower}", "weights": str(tower / CLIP_WEIGHTS_FILE)},
+        "data": {
+            "manifest": str(manifest),
+            "decode_deadline_seconds": parts.decoding.deadline_seconds,
+            "decode_short_side": parts.decoding.short_side,
+        },
+        # Required of a run; what evaluation chooses from is said by --labels or by the export.
+        "concepts": {
+            "labels": f"{BANK_PREFIX}kinetics400",
+            "spaces": "category",
+            "templates": list(parts.templates),
+        },
+        "model": {"cls": parts.encoder.cls},
+        "views": {
+            "global": {
+                "size": parts.view.size,
+                "num_frames": parts.encoder.temporal_embedding.shape[0],
+            },
+            "local": {"count": 0},
+        },
+        "evaluation": {"num_frames": parts.view.num_frames},
+        "tracking": {"uri": None},
+    }
+    for override in overrides:
+        apply_override(values, override)
+    return EvaluatedModel(
+        title=f"{parts.name}, exported",
+        config=resolve_paths(validate_config(values)),
+        clip=parts.load_clip(),
+        space=None,
+        folder=None,
+        checkpoint=None,
+        step=0,
+        # An export of a plain CLIP is a CLIP.
+        export=None if is_frame_average(parts.encoder) else folder,
+        labels=parts.labels,
     )
 
 

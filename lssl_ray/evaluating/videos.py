@@ -57,7 +57,7 @@ def prepare_videos(request: EvaluationRequest, model: EvaluatedModel) -> Evaluat
         ConfigError: No label list.
         DataError: No labels, unknown labels, empty splits, the same video in two manifests.
     """
-    manifest = join_manifests(request.manifests)
+    manifest = join_manifests([*request.manifests, *request.train_manifests])
     records = tuple(manifest.records())
     source, labels, templates, categories = _find_labels(request, model)
     if request.benchmark == OWN:
@@ -69,9 +69,12 @@ def prepare_videos(request: EvaluationRequest, model: EvaluatedModel) -> Evaluat
             skip_unlabelled=request.skip_unlabelled,
         )
     else:
+        num_teaching = sum(len(load_manifest(str(path))) for path in request.train_manifests)
         target = build_benchmark_target(
             request.benchmark,
             records,
+            num_own_training=num_teaching,
+            skip_unlabelled=request.skip_unlabelled,
             split=request.split,
             needs_training=request.needs_training,
             needs_splits=request.reads_text,
@@ -118,6 +121,9 @@ def _find_labels(
         source = f"{BANK_PREFIX}{request.benchmark}"
     if source is not None:
         names = load_labels(source).labels
+    elif model.labels is not None and request.reads_text:
+        names = model.labels
+        source = "the labels of the export"
     elif space is not None and request.reads_text:
         return "the labels trained with", space.labels, templates, space.categories
     elif request.reads_text:
@@ -134,7 +140,9 @@ def _find_labels(
 def _find_transduction(
     model: EvaluatedModel, target: Target, records: Sequence[VideoRecord]
 ) -> Transduction | None:
-    """What training knew; None when its manifest is gone."""
+    """What training knew; None when its manifest is gone, and of an export, which can't say."""
+    if model.export is not None:
+        return None
     if model.space is None:
         labels: tuple[str, ...] = ()
         trained: list[VideoRecord] = []

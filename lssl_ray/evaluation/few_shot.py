@@ -18,7 +18,7 @@ from torch import Tensor
 from lssl_ray.errors import DataError
 from lssl_ray.evaluation.accuracy import percent
 from lssl_ray.evaluation.convex_probe import ConvexSettings
-from lssl_ray.evaluation.linear_probe import LinearProbeResult, run_convex_probe
+from lssl_ray.evaluation.linear_probe import LinearProbeResult, run_linear_probe
 from lssl_ray.evaluation.statistics import Summary, summarise
 from lssl_ray.evaluation.transductive import Reading
 
@@ -144,7 +144,7 @@ def run_few_shot(
         transductive: See `transductive`.
 
     Raises:
-        DataError: No K or no seed, or what `draw_few_shot` and `run_convex_probe` refuse.
+        DataError: No K or no seed, or what `draw_few_shot` and `run_linear_probe` refuse.
     """
     if not num_shots or not seeds:
         raise DataError(
@@ -157,13 +157,13 @@ def run_few_shot(
         for seed in seeds:
             subset = draw_few_shot(train_truth, num_shots=count, seed=seed)
             results.append(
-                run_convex_probe(
+                run_linear_probe(
                     train_features[torch.tensor(subset.rows, dtype=torch.int64)],
                     train_truth=[train_truth[row] for row in subset.rows],
                     test_features=test_features,
                     test_truth=test_truth,
                     labels=labels,
-                    settings=settings,
+                    settings=settings or ConvexSettings(),
                     transductive=transductive,
                 )
             )

@@ -78,17 +78,17 @@ def average_slow_fast(
     return (average_views(slow) + average_views(fast)) / 2
 
 
-def run_sgd_probe(
+def run_linear_probe(
     train_features: Float[Tensor, "train dim"],
     *,
     train_truth: Sequence[str],
     test_features: Float[Tensor, "test dim"],
     test_truth: Sequence[str],
     labels: Sequence[str],
-    settings: SgdSettings | None = None,
+    settings: SgdSettings | ConvexSettings,
     transductive: Reading = "not stated",
 ) -> LinearProbeResult:
-    """Train a linear layer by SVT's protocol and score the test split.
+    """Fit a linear probe on the training split and score the test split.
 
     Args:
         train_features: Features of the training split.
@@ -96,84 +96,80 @@ def run_sgd_probe(
         test_features: Features of the test split; used once, after the choice.
         test_truth: Their labels; used for counting only.
         labels: Names that may be predicted.
-        settings: None for the defaults.
+        settings: Of the solver, which they name: SVT's protocol, or logistic regression.
         transductive: See `transductive`.
 
     Raises:
         DataError: No videos, labels not in the list, fewer than two labels to learn, nothing to
             hold out, or damaged features.
     """
-    settings = settings or SgdSettings()
     known, targets = _prepare(train_features, train_truth, labels)
     _check(test_features, test_truth, labels, name="test")
+    if isinstance(settings, SgdSettings):
+        solved = _solve_by_sgd(train_features, targets, test_features, settings)
+    else:
+        solved = _solve_convex(train_features, targets, test_features, settings)
+    scores = _spread(solved.scores, known, len(labels))
+    accuracy = compute_accuracy(scores, labels=labels, truth=test_truth, transductive=transductive)
+    trained = set(known.tolist())
+    return LinearProbeResult(
+        **vars(accuracy),
+        solver=solved.solver,
+        choice=solved.choice,
+        settings={**solved.fixed, **asdict(settings)},
+        num_train=len(targets),
+        num_unconverged=solved.num_unconverged,
+        untrained_labels=tuple(label for index, label in enumerate(labels) if index not in trained),
+    )
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """What a solver found: scores of the test videos over the labels that have training videos."""
+
+    solver: Literal["sgd", "convex"]
+    scores: Float[Tensor, "test known"]
+    choice: Choice
+    num_unconverged: int
+    fixed: dict[str, Any]  # settings that nobody can change
+
+
+def _solve_by_sgd(
+    train_features: Float[Tensor, "train dim"],
+    targets: Int64[Tensor, "train"],
+    test_features: Float[Tensor, "test dim"],
+    settings: SgdSettings,
+) -> _Solved:
+    num_labels = int(targets.max()) + 1
     choice = choose_learning_rate(
-        train_features, targets=targets, num_labels=len(known), settings=settings
+        train_features, targets=targets, num_labels=num_labels, settings=settings
     )
     layer = train_layer(
         train_features,
         targets=targets,
-        num_labels=len(known),
+        num_labels=num_labels,
         learning_rate=choice.value,
         settings=settings,
     )
     with torch.no_grad():
-        scores = _spread(layer(test_features.float()), known, len(labels))
-    accuracy = compute_accuracy(scores, labels=labels, truth=test_truth, transductive=transductive)
-    return LinearProbeResult(
-        **vars(accuracy),
-        solver="sgd",
-        choice=choice,
-        settings={"momentum": 0.9, "weight_decay": 0.0, "schedule": "cosine", **asdict(settings)},
-        num_train=len(targets),
-        num_unconverged=0,
-        untrained_labels=_name_untrained(known, labels),
-    )
+        scores = layer(test_features.float())
+    fixed = {"momentum": 0.9, "weight_decay": 0.0, "schedule": "cosine"}
+    return _Solved("sgd", scores, choice, num_unconverged=0, fixed=fixed)
 
 
-def run_convex_probe(
+def _solve_convex(
     train_features: Float[Tensor, "train dim"],
-    *,
-    train_truth: Sequence[str],
+    targets: Int64[Tensor, "train"],
     test_features: Float[Tensor, "test dim"],
-    test_truth: Sequence[str],
-    labels: Sequence[str],
-    settings: ConvexSettings | None = None,
-    transductive: Reading = "not stated",
-) -> LinearProbeResult:
-    """Fit a logistic regression and score the test split.
-
-    Args:
-        train_features: Features of the training split.
-        train_truth: Their labels.
-        test_features: Features of the test split; used once, after the choice.
-        test_truth: Their labels; used for counting only.
-        labels: Names that may be predicted.
-        settings: None for the defaults.
-        transductive: See `transductive`.
-
-    Raises:
-        DataError: No videos, labels not in the list, fewer than two labels to learn, nothing to
-            hold out, or damaged features.
-    """
-    settings = settings or ConvexSettings()
-    known, targets = _prepare(train_features, train_truth, labels)
-    _check(test_features, test_truth, labels, name="test")
+    settings: ConvexSettings,
+) -> _Solved:
     features, indices = train_features.double().numpy(), targets.numpy()
     choice, num_unconverged = choose_penalty(features, targets=indices, settings=settings)
     model = build_regression(settings, inverse_penalty=choice.value)
     num_unconverged += fit_regression(model, features, targets=indices)
     log_shares = torch.from_numpy(model.predict_log_proba(test_features.double().numpy()))
-    scores = _spread(log_shares.clamp_min(torch.finfo(torch.float64).min / 2), known, len(labels))
-    accuracy = compute_accuracy(scores, labels=labels, truth=test_truth, transductive=transductive)
-    return LinearProbeResult(
-        **vars(accuracy),
-        solver="convex",
-        choice=choice,
-        settings=asdict(settings),
-        num_train=len(targets),
-        num_unconverged=num_unconverged,
-        untrained_labels=_name_untrained(known, labels),
-    )
+    scores = log_shares.clamp_min(torch.finfo(torch.float64).min / 2)
+    return _Solved("convex", scores, choice, num_unconverged, fixed={})
 
 
 def _prepare(
@@ -197,11 +193,6 @@ def _spread(
     spread = scores.new_full((len(scores), num_labels), torch.finfo(scores.dtype).min)
     spread[:, known] = scores
     return spread
-
-
-def _name_untrained(known: Int64[Tensor, "known"], labels: Sequence[str]) -> tuple[str, ...]:
-    trained = set(known.tolist())
-    return tuple(label for index, label in enumerate(labels) if index not in trained)
 
 
 def _check(

@@ -5,7 +5,7 @@ of slow and fast clips before the projection (SVT's); k-NN and few-shot the slow
 projection. Views are averaged before a probe.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,13 @@ from torch import Tensor
 
 from lssl_ray.errors import DataError
 from lssl_ray.evaluation.accuracy import Accuracy
+from lssl_ray.evaluation.convex_probe import ConvexSettings
 from lssl_ray.evaluation.features import ViewFeatures
 from lssl_ray.evaluation.few_shot import NUM_SHOTS, run_few_shot
 from lssl_ray.evaluation.knn import NUM_NEIGHBOURS, compute_knn
-from lssl_ray.evaluation.linear_probe import (
-    LinearProbeResult,
-    average_slow_fast,
-    run_convex_probe,
-    run_sgd_probe,
-)
+from lssl_ray.evaluation.linear_probe import average_slow_fast, run_linear_probe
 from lssl_ray.evaluation.outcome import Outcome, Part, Protocol
+from lssl_ray.evaluation.sgd_probe import SgdSettings
 from lssl_ray.evaluation.targets import FULL, Target
 from lssl_ray.evaluation.transductive import Reading
 from lssl_ray.evaluation.views import FAST, SLOW
@@ -116,16 +113,14 @@ def _run_linear_probe(setting: Setting) -> tuple[Outcome, ...]:
         ).clone()
         for model, views in setting.features.items()
     }
-    solvers: dict[str, Callable[..., LinearProbeResult]] = {
-        "sgd": run_sgd_probe,
-        "convex": run_convex_probe,
-    }
     outcomes = []
-    for variant, solve in solvers.items():
+    for variant, settings in (("sgd", SgdSettings()), ("convex", ConvexSettings())):
         parts, notes = [], []
         for pieces in _split_features(setting, pooled):
             results = {
-                model: solve(**arguments, transductive=setting.readings[model])
+                model: run_linear_probe(
+                    **arguments, settings=settings, transductive=setting.readings[model]
+                )
                 for model, arguments in pieces.arguments.items()
             }
             parts.append(pieces.build_part(results))

@@ -1,7 +1,9 @@
 """How sure a figure is: intervals, paired comparisons, mean and deviation over splits.
 
-Videos are what is drawn again: intervals say how figures would move with other videos of the same
-kind, not with other training seeds.
+One model's accuracy on a set is a share of independent videos: its interval is Wilson's, which has
+width even where all or none are right. Differences between models on the same videos are drawn
+again (bootstrap). Either says how figures would move with other videos of the same kind, not with
+other training seeds.
 """
 
 from collections.abc import Sequence
@@ -47,17 +49,19 @@ class Interval:
         value: The figure itself.
         low: Lower end.
         high: Upper end.
-        confidence: Share of draws that lie inside, e.g. 0.95.
-        num_draws: Bootstrap draws.
-        num_videos: Videos per draw.
+        confidence: How often such an interval holds the true figure, e.g. 0.95.
+        method: `wilson`, or `bootstrap` (percentiles of draws).
+        num_videos: Videos that the figure is of.
+        num_draws: Bootstrap draws; None without any.
     """
 
     value: float
     low: float
     high: float
     confidence: float
-    num_draws: int
+    method: Literal["wilson", "bootstrap"]
     num_videos: int
+    num_draws: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for files."""
@@ -66,6 +70,7 @@ class Interval:
             "low_percent": percent(self.low),
             "high_percent": percent(self.high),
             "confidence": self.confidence,
+            "method": self.method,
             "bootstrap_draws": self.num_draws,
             "videos": self.num_videos,
         }
@@ -113,26 +118,30 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(values=tuple(values), mean=float(np.mean(values)), std=std)
 
 
-def compute_interval(
-    right: Sequence[bool], *, confidence: float = 0.95, num_draws: int = NUM_DRAWS, seed: int = 0
-) -> Interval:
-    """Percentile bootstrap interval of accuracy, over videos.
+def compute_interval(right: Sequence[bool], *, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of accuracy on a set of videos.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the
+    American Statistical Association 1927; without continuity correction.
 
     Args:
         right: Per video, whether the prediction is right.
         confidence: In (0, 1).
-        num_draws: Sets of videos drawn.
-        seed: Of the draws.
 
     Raises:
         DataError: No video, or a confidence outside (0, 1).
     """
     hits = np.asarray(right, dtype=bool)
     _check(len(hits), confidence=confidence)
-    # n videos drawn with replacement hold a binomial number of right ones: the bootstrap exactly.
-    drawn = np.random.default_rng(seed).binomial(len(hits), hits.mean(), size=num_draws)
-    return _build_interval(
-        float(hits.mean()), drawn / len(hits), confidence=confidence, num_videos=len(hits)
+    test = binomtest(int(hits.sum()), len(hits))
+    ends = test.proportion_ci(confidence_level=confidence, method="wilson")
+    return Interval(
+        value=float(hits.mean()),
+        low=float(ends.low),
+        high=float(ends.high),
+        confidence=confidence,
+        method="wilson",
+        num_videos=len(hits),
     )
 
 
@@ -165,12 +174,12 @@ def compare_paired(
     _check(len(a), confidence=confidence)
     only_first, only_second = int((a & ~b).sum()), int((~a & b).sum())
     same = len(a) - only_first - only_second
-    # As above: a draw of videos is a multinomial draw of these three kinds.
+    # A draw of videos with replacement is a multinomial draw of these three kinds.
     shares = np.array([only_first, only_second, same]) / len(a)
     drawn = np.random.default_rng(seed).multinomial(len(a), shares, size=num_draws)
     p_value, test = _compute_mcnemar(only_first, only_second)
     return PairedComparison(
-        difference=_build_interval(
+        difference=_build_bootstrap_interval(
             (only_second - only_first) / len(a),
             (drawn[:, 1] - drawn[:, 0]) / len(a),
             confidence=confidence,
@@ -194,7 +203,7 @@ def _compute_mcnemar(first: int, second: int) -> tuple[float, Literal["exact", "
     return float(chi2.sf(statistic, df=1)), "chi_square"
 
 
-def _build_interval(
+def _build_bootstrap_interval(
     value: float, drawn: NDArray[np.float64], *, confidence: float, num_videos: int
 ) -> Interval:
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -203,8 +212,9 @@ def _build_interval(
         low=float(low),
         high=float(high),
         confidence=confidence,
-        num_draws=len(drawn),
+        method="bootstrap",
         num_videos=num_videos,
+        num_draws=len(drawn),
     )
 
 

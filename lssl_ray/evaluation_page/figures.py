@@ -9,6 +9,13 @@ from typing import Any
 MODEL_NAMES = {"clip": "CLIP", "adapted": "adapted"}
 NUM_CLASSES_SHOWN = 15  # at either end; up to twice as many are all shown
 NUM_PAIRS_SHOWN = 12
+SPREAD_NOTE = (
+    "Wilson's 95 % interval of one set of videos, or standard deviation over splits or seeds"
+)
+CHANGE_NOTE = (
+    "The change's 95 % interval (bootstrap over videos) and McNemar's test are paired, on the same "
+    "videos"
+)
 
 
 def list_models(report: Mapping[str, Any]) -> list[str]:
@@ -90,7 +97,7 @@ def describe_reading(report: Mapping[str, Any]) -> str:
     """What training knew of the target, in words."""
     said = report["transductive"]
     if "labels" not in said:
-        return "not stated: the training manifest is gone"
+        return "not stated: the training manifest is gone, or the model is an export"
     return (
         f"{said['transductive']} ({said['labels_in_training_vocabulary']} of {said['labels']} "
         f"labels were in the training vocabulary, {said['videos_seen_in_training']} of "
@@ -104,9 +111,12 @@ def describe_coverage(report: Mapping[str, Any]) -> str | None:
     if said is None:
         return None
     total = said["videos"] + said["missing_videos"]
+    own = said["own_training_videos"]
+    teaching = f"; {own} training videos are not official ones" if own else ""
+    left_out = f"{said['extra_videos']} others were left out{teaching}"
     return (
         f"{said['videos']} of {said['benchmark']}'s {total} videos are in the manifest, "
-        f"{said['missing_videos']} are missing, {said['extra_videos']} others were left out"
+        f"{said['missing_videos']} are missing, {left_out}"
     )
 
 

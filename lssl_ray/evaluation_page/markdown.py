@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from lssl_ray.evaluation_page.figures import (
+    CHANGE_NOTE,
     MODEL_NAMES,
     NUM_PAIRS_SHOWN,
+    SPREAD_NOTE,
     build_headline,
     describe_coverage,
     describe_reading,
@@ -54,17 +56,14 @@ def _render_headline(report: Mapping[str, Any]) -> list[str]:
             cells += [f"{row['change']:+.1f}", f"{row['change_spread']}", row["p"]]
         cells += [f"{row['cells'][model]['wrong']:.1f}" for model in models]
         rows.append(cells)
-    note = (
-        "In brackets: 95 % bootstrap interval over videos, or standard deviation over splits or "
-        "seeds. The interval of the change and McNemar's test are paired, on the same videos"
-    )
+    note = f"In brackets: {SPREAD_NOTE}."
     sets = sorted(
         {row["change_set"] for row in build_headline(report) if row["change"] is not None}
     )
     return [
         "## Result",
         _tabulate(head, rows),
-        f"{note} ({', '.join(sets)})." if sets else f"{note}.",
+        f"{note} {CHANGE_NOTE} ({', '.join(sets)})." if sets else note,
     ]
 
 
@@ -82,7 +81,7 @@ def _render_sweep(report: Mapping[str, Any]) -> list[str]:
     ]
     return [
         "## Between CLIP (0) and the adapted weights (1)",
-        _tabulate(["alpha", "zero-shot top-1 %", "95 %"], rows),
+        _tabulate(["alpha", "zero-shot top-1 %", "95 % (Wilson)"], rows),
         sweep["warning"],
     ]
 

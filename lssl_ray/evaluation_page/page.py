@@ -16,8 +16,10 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from lssl_ray.evaluation_page.figures import (
+    CHANGE_NOTE,
     MODEL_NAMES,
     NUM_PAIRS_SHOWN,
+    SPREAD_NOTE,
     build_headline,
     describe_coverage,
     describe_reading,
@@ -86,6 +88,8 @@ def render_page(
         sweep_picture=_draw_sweep(report["sweep"]) if report["sweep"] else "",
         views=describe_views(report),
         reading=describe_reading(report),
+        spread_note=SPREAD_NOTE,
+        change_note=CHANGE_NOTE,
         coverage=describe_coverage(report),
         excluded_shown=report["excluded_undecodable"]["videos"][:NUM_EXCLUDED_SHOWN],
     )
@@ -112,7 +116,8 @@ def _draw_overview(headline: Sequence[Mapping[str, Any]], models: Sequence[str])
                 color=colour,
                 linewidth=2,
             )
-            panel.plot([cell["point"] for cell in cells], places, "o", color=colour, markersize=6)
+            points = [cell["point"] for cell in cells]
+            panel.plot(points, places, "o", color=colour, markersize=6, clip_on=False)
         panel.set_yticks(
             [-place for place in range(len(headline))], [row["title"] for row in headline]
         )

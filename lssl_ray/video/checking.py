@@ -6,7 +6,7 @@ Not here: probing (`probe_files`, `cluster.index`), files that are new (`index`)
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from lssl_ray.video.manifest import (
     build_table,
 )
 from lssl_ray.video.probe_files import Prober, build_bad_record
+from lssl_ray.video.probing import PROBING_VERSION
 from lssl_ray.video.remote import NUM_REQUESTS, has_scheme, stat_remote
 from lssl_ray.video.reuse import is_excluded
 from lssl_ray.video.walking import as_hit, stat_file
@@ -132,7 +133,8 @@ def check_manifest(
         newly_good=tuple(sorted(newly_good, key=lambda finding: finding.path)),
         seconds=time.monotonic() - started,
     )
-    return report, _replace_rows(manifest, rows)
+    version = PROBING_VERSION if decode else manifest.probing_version
+    return report, replace(_replace_rows(manifest, rows), probing_version=version)
 
 
 def _look_at_all(manifest: Manifest) -> Iterator[tuple[VideoRecord, FoundVideo]]:

@@ -180,8 +180,10 @@ def explain_decode_failure(error: Exception) -> ReaderError:
 
 
 def first_line(error: Exception) -> str:
-    """A native message without its time stamps, source positions and stack."""
+    """A native message in a sentence: no time stamps, source positions, conditions or stack."""
     text = getattr(error, "strerror", None) or str(error)  # PyAV's str repeats number and path
     line = (text.strip() or type(error).__name__).splitlines()[0]
     line = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", line)
-    return line.strip()[:200] or type(error).__name__
+    line = re.sub(r"^\[/[^]]*\] ", "", line.strip())  # the file's own path
+    said = re.sub(r"^Check failed: .*? \(\S+ vs\. \S+\)\s*(ERROR )?", "", line)
+    return (said or line)[:200] or type(error).__name__

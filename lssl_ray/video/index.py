@@ -22,6 +22,7 @@ from lssl_ray.video.index_journal import IndexJournal
 from lssl_ray.video.labels import Assignment, LabelMatch, load_label_lists
 from lssl_ray.video.manifest import Manifest, VideoRecord, build_manifest_of_table, build_table
 from lssl_ray.video.probe_files import Prober, ProbeSettings, build_bad_record, probe_locally
+from lssl_ray.video.probing import PROBING_VERSION
 from lssl_ray.video.readers import ReaderChoice
 from lssl_ray.video.remote import has_scheme
 from lssl_ray.video.reuse import (
@@ -62,6 +63,8 @@ class IndexReport:
         num_resumed: Of the reused rows, those that an interrupted run had probed.
         num_gone: Rows of the previous manifest whose file was not found any more.
         num_excluded: Rows that are bad because a quarantine list names them.
+        num_repaired: Videos that a quarantine list names and that were written after it: probed.
+        num_outdated: Videos probed again only because an older probing version spoke of them.
         num_unused_rows: See `FoundVideos`.
         list_formats: Format by path of every list and label file that was read.
     """
@@ -81,6 +84,8 @@ class IndexReport:
     num_resumed: int = 0
     num_gone: int = 0
     num_excluded: int = 0
+    num_repaired: int = 0
+    num_outdated: int = 0
     num_unused_rows: int = 0
     list_formats: Mapping[str, str] = field(default_factory=dict)
 
@@ -108,13 +113,15 @@ def index_videos(
             name), or the paths of label files, see `labels.load_label_lists`.
         split: Split of every video that no list gives one.
         root: Where relative paths in lists start; None for each list's own folder.
-        exclude: Quarantine lists of training runs; the videos they name are bad.
+        exclude: Quarantine lists of runs; what the runs could not decode is bad, unless the file
+            was written after the list.
         num_workers: Decode processes at work at once, at least 1.
         deadline_seconds: Time for one file; beyond it the file is bad.
         reader: Who is to decode, or "auto" for whoever can, per file.
         on_progress: Called after every probed file with (done, total, bad), in this thread.
         previous: An earlier manifest; files with the path, size and time recorded there are not
-            probed again, unless the reason they are bad may have passed (a deadline, a crash).
+            probed again, unless the reason they are bad may have passed (a deadline, a crash) or
+            the manifest is of another `probing.PROBING_VERSION`.
         journal: Gets every probed row at once; rows that it has are not probed again.
         probe: Probes instead of `num_workers` processes on this machine.
 
@@ -136,7 +143,7 @@ def index_videos(
     found = find_videos(paths, root=root)
     match = _load_labels(labels, found, root)
     earlier = [build_table(journal.found if journal else [])]
-    if previous is not None:
+    if previous is not None and previous.probing_version == PROBING_VERSION:
         earlier.append(previous.table)
     table, known_rows = _probe_unknown(
         found.videos,
@@ -154,6 +161,8 @@ def index_videos(
         num_reused=len(known_rows),
         num_resumed=int((known_rows < earlier[0].num_rows).sum()),
         num_gone=0 if previous is None else count_gone(found.videos, previous.table),
+        num_repaired=sum(map(exclusions.is_repaired, found.videos)),
+        num_outdated=_count_outdated(found.videos, exclusions, previous, reader),
         num_duplicates=found.num_duplicates,
         num_unused_rows=found.num_unused_rows,
         unmatched_label_rows=match.num_unmatched_rows,
@@ -183,6 +192,19 @@ def build_report(table: pa.Table, **counts: Any) -> IndexReport:
         num_excluded=int(pc.sum(is_excluded(bad)).as_py() or 0),
         **counts,
     )
+
+
+def _count_outdated(
+    videos: Sequence[FoundVideo],
+    exclusions: Exclusions,
+    previous: Manifest | None,
+    reader: ReaderChoice,
+) -> int:
+    """How many more rows would have been reused but for the manifest's probing version."""
+    if previous is None or previous.probing_version == PROBING_VERSION:
+        return 0
+    probed = [one for one in videos if one.missing is None and exclusions.find(one) is None]
+    return int((find_known_rows(probed, previous.table, reader=reader) >= 0).sum())
 
 
 def _count(column: pa.ChunkedArray) -> dict[str, int]:

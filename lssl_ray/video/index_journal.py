@@ -1,7 +1,7 @@
 """What an index run has probed so far, beside its output: a killed run goes on from there.
 
-Not here: what a known row is good for (`reuse`). A journal is a cache: one that can't be read is
-begun anew, and it is removed once the manifest is written.
+Not here: what a known row is good for (`reuse`). A journal is a cache: one that can't be read or is
+of another version is begun anew, and it is removed once the manifest is written.
 """
 
 import fcntl
@@ -12,12 +12,17 @@ from types import TracebackType
 
 from lssl_ray.errors import DataError
 from lssl_ray.video.manifest import MANIFEST_VERSION, VideoRecord
+from lssl_ray.video.probing import PROBING_VERSION
 
 __all__ = ["IndexJournal"]
 
 logger = logging.getLogger(__name__)
 
-_HEADER = {"lssl_ray.index_journal": 1, "manifest_version": MANIFEST_VERSION}
+_HEADER = {
+    "lssl_ray.index_journal": 1,
+    "manifest_version": MANIFEST_VERSION,
+    "probing_version": PROBING_VERSION,
+}
 
 
 class IndexJournal:

@@ -7,7 +7,8 @@ Not here: whether a listed file exists (`discovery`), whose label it is (`labels
 - UCF101: `Class/v_Class_g01_c01.avi`, in train lists with a class number (`classInd.txt` beside the
   list says which class).
 - HMDB51: `NAME_test_split1.txt`, a file name and 1 (train), 2 (test) or 0 (in neither).
-- `path,label[,split]`: a CSV; with a header its columns are found by name.
+- `path,label[,split]`: a CSV; with a header its columns are found by name. A header that names no
+  `path` is refused: its line must not pass for a video.
 - path and class number, separated by a space, as MMAction2 writes it.
 - one path per line.
 """
@@ -43,6 +44,8 @@ _REMEDY = (
     "path,label,split, and one path per line."
 )
 _KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+_HEADER_WORDS = "class class_name clip file file_name file_path filename filepath label name split \
+subset url video video_id video_name video_path"
 _NUMBERED = re.compile(r"^(?P<path>.*\S)\s+(?P<number>\d+)$")
 _UCF101 = re.compile(r"^(?P<label>[^/]+)/v_(?P=label)_g\d+_c\d+(\.\w+)?$", re.IGNORECASE)
 _HMDB51_LIST = re.compile(r"^(?P<label>.+)_test_split\d+\.\w+$")
@@ -93,7 +96,8 @@ def load_list(path: str) -> VideoList:
         path: A local file or a URI, UTF-8; a byte-order mark and CRLF are fine.
 
     Raises:
-        DataError: The file can't be read, is in none of the formats, or a row is too short.
+        DataError: The file can't be read, is in none of the formats, has a header that names no
+            path, or a row is too short.
     """
     text = _read_text(path)
     lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -104,6 +108,7 @@ def load_list(path: str) -> VideoList:
         return _read_kinetics(path, text, header, has_header=True)
     if "path" in header:
         return _read_csv(path, text, header)
+    _refuse_unknown_header(path, header, lines)
     if all(_NUMBERED.match(line) for _, line in lines):
         return _read_numbered(path, lines)
     if all(_UCF101.match(line) for _, line in lines):
@@ -124,6 +129,25 @@ def _read_text(path: str) -> str:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the list can't be read ({error}). {_REMEDY}") from error
+
+
+def _refuse_unknown_header(path: str, header: list[str], lines: list[_Line]) -> None:
+    """Refuses a first line that names columns, but not those that are known.
+
+    Such a line holds neither a video's name nor a number, and either a usual column's name or,
+    where cells are separated, a video's name below it.
+    """
+    if any(_is_video_name(cell) or has_scheme(cell) or cell.isdecimal() for cell in header):
+        return
+    cells = next(csv.reader([lines[1][1]])) if len(lines) > 1 and len(header) > 1 else []
+    is_above_videos = any(_is_video_name(cell.strip()) for cell in cells)
+    if is_above_videos or set(_HEADER_WORDS.split()) & set(header):
+        raise DataError(
+            f"{path} line {lines[0][0]}: {lines[0][1]!r} looks like a header, and none of its "
+            "columns is `path`. Name the columns path,label or path,label,split (of a Kinetics CSV "
+            "label,youtube_id,time_start,time_end,split). If the line is a video's, put the line "
+            "`path,label` above it."
+        )
 
 
 def _read_rows(path: str, text: str) -> list[tuple[int, list[str]]]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from lssl_ray import __version__
 from lssl_ray.errors import DataError
+from lssl_ray.video.probing import PROBING_VERSION
 from lssl_ray.video.readers import ReaderName
 
 __all__ = [
@@ -119,10 +120,12 @@ class Manifest:
     Attributes:
         table: Arrow table; its columns are the fields of `VideoRecord`.
         root: The folder that was indexed, for people; nothing is computed from it.
+        probing_version: `probing.PROBING_VERSION` of the oldest rows; 0 from before there was one.
     """
 
     table: pa.Table
     root: str
+    probing_version: int = PROBING_VERSION
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -177,7 +180,7 @@ class Manifest:
         return state.hexdigest()
 
     def _filter(self, mask: Any) -> "Manifest":
-        return Manifest(table=self.table.filter(mask).combine_chunks(), root=self.root)
+        return replace(self, table=self.table.filter(mask).combine_chunks())
 
 
 def build_manifest(records: Iterable[VideoRecord], *, root: str) -> Manifest:
@@ -214,7 +217,12 @@ def save_manifest(manifest: Manifest, path: str) -> None:
     Raises:
         DataError: The file can't be written.
     """
-    metadata = {"version": MANIFEST_VERSION, "root": manifest.root, "created_by": __version__}
+    metadata = {
+        "version": MANIFEST_VERSION,
+        "probing_version": manifest.probing_version,
+        "root": manifest.root,
+        "created_by": __version__,
+    }
     table = manifest.table.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata).encode()})
     folder, name = os.path.split(os.path.abspath(path))
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
@@ -248,7 +256,7 @@ def load_manifest(path: str) -> Manifest:
     except (pa.ArrowException, OSError) as error:
         first_line = str(error).splitlines()[0]
         raise DataError(f"{path}: is not a Parquet file ({first_line}). {remedy}") from error
-    root = _check_version(path, table.schema.metadata or {}, remedy)
+    root, probing_version = _check_version(path, table.schema.metadata or {}, remedy)
     missing = [name for name in _SCHEMA.names if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: the manifest lacks the columns {', '.join(missing)}. {remedy}")
@@ -259,14 +267,15 @@ def load_manifest(path: str) -> Manifest:
     if table.num_rows == 0:
         raise OutdatedManifestError(f"{path}: the manifest has no rows. {remedy}")
     _check_unique(table, path)
-    return Manifest(table=table.combine_chunks(), root=root)
+    return Manifest(table.combine_chunks(), root=root, probing_version=probing_version)
 
 
-def _check_version(path: str, metadata: dict[bytes, bytes], remedy: str) -> str:
-    """Returns the root that the metadata names."""
+def _check_version(path: str, metadata: dict[bytes, bytes], remedy: str) -> tuple[str, int]:
+    """Returns the root and the probing version that the metadata names."""
     try:
         stored = json.loads(metadata[_METADATA_KEY])
         version, root = stored["version"], str(stored["root"])
+        probing_version = int(stored.get("probing_version", 0))
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{path}: is a Parquet file but not a manifest. {remedy}") from None
     if version != MANIFEST_VERSION:
@@ -274,7 +283,7 @@ def _check_version(path: str, metadata: dict[bytes, bytes], remedy: str) -> str:
             f"{path}: is a manifest of version {version!r}; this lssl_ray {__version__} reads "
             f"version {MANIFEST_VERSION}. Index the folder again with `lssl-ray data index {root}`."
         )
-    return root
+    return root, probing_version
 
 
 def _check_unique(table: pa.Table, name: str) -> None:

@@ -53,7 +53,10 @@ class DecodeSettings:
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """All views of one visit, from one open and one pass over the frames."""
+    """All views of one visit, from one open and one pass over the frames.
+
+    `fell_back`: another reader gave the frames than the manifest names.
+    """
 
     visit: ClipVisit
     video_id: str
@@ -61,6 +64,7 @@ class DecodedClip:
     local_views: UInt8[np.ndarray, "locals local_frames local_size local_size 3"]
     augmentation: Float32[np.ndarray, "views values"]
     seconds: float = 0.0
+    fell_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ class ClipDecoder:
             return FailedClip(visit=visit, failure=_describe_untried(offence, record, visit))
         plans = self._plan(record, visit, height=record.height, width=record.width)
         needed = compute_needed_frames(plans)
+        fallbacks_before = self._process.num_fallbacks
         try:
             frames = self._process.frames(
                 record.path,
@@ -152,6 +157,7 @@ class ClipDecoder:
             local_views=_stack(views[num_global:], self._recipe.local_views),
             augmentation=np.stack([plan.augmentation for plan in plans]),
             seconds=time.perf_counter() - started,
+            fell_back=self._process.num_fallbacks > fallbacks_before,
         )
 
     def _plan(
@@ -192,6 +198,7 @@ def pack_clips(
             continue
         columns["decoded"][row] = columns["tried"][row] = True
         columns["seconds"][row] = clip.seconds
+        columns["fell_back"][row] = clip.fell_back
         columns["video_id"][row] = clip.video_id
         columns["global_views"][row] = clip.global_views
         columns["augmentation"][row] = clip.augmentation
@@ -233,6 +240,7 @@ def unpack_batch(columns: Mapping[str, Any], *, device: torch.device) -> ClipBat
         feed=FeedStats(
             decode_seconds=float(np.sum(columns["seconds"])),
             num_tried=int(np.sum(columns["tried"])),
+            num_fallbacks=int(np.sum(columns["fell_back"])),
         ),
     )
 
@@ -266,6 +274,7 @@ def _blank_columns(recipe: ViewRecipe, num_rows: int) -> Columns:
         "epoch": np.zeros(num_rows, dtype=np.int64),
         "seconds": np.zeros(num_rows, dtype=np.float64),
         "tried": np.zeros(num_rows, dtype=bool),
+        "fell_back": np.zeros(num_rows, dtype=bool),
     }
     if recipe.local_views.count:
         columns["local_views"] = views(recipe.local_views)

@@ -26,8 +26,11 @@ from lssl_ray.video.readers import (
     has_decord,
 )
 
-__all__ = ["VideoProbe", "open_reader", "probe_video"]
+__all__ = ["PROBING_VERSION", "VideoProbe", "open_reader", "probe_video"]
 
+# Raised whenever a file may get another reader, or other numbers, than it got before: manifests
+# hold it, and indexing again then probes what an older version said.
+PROBING_VERSION = 1
 MAX_PLAUSIBLE_FPS = 1000.0  # above it the "rate" is a container's clock (90000 in a TS header)
 
 _READERS: Mapping[ReaderName, Callable[..., VideoReader]] = {

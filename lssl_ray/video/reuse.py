@@ -19,11 +19,19 @@ from lssl_ray.video.manifest import VideoRecord
 from lssl_ray.video.probe_files import build_bad_record
 from lssl_ray.video.readers import ReaderChoice
 
-__all__ = ["Exclusions", "count_gone", "find_known_rows", "is_excluded", "load_exclusions"]
+__all__ = [
+    "Exclusion",
+    "Exclusions",
+    "count_gone",
+    "find_known_rows",
+    "is_excluded",
+    "load_exclusions",
+]
 
 # What a busy or small machine or a network can cause: not carried over to the next index.
 TRANSIENT_REASONS = ("deadline_exceeded", "decoder_crashed", "out_of_memory", "fetch_failed")
 _EXCLUDED = "excluded by "
+_INDEX_STAGE = "index"  # rows that a run took over from its manifest: no verdict of its own
 
 
 def find_known_rows(
@@ -77,25 +85,53 @@ def count_gone(videos: Sequence[FoundVideo], table: pa.Table) -> int:
 
 
 @dataclass(frozen=True)
-class Exclusions:
-    """Videos that a training run could not decode.
+class Exclusion:
+    """Why a video is left out.
 
     Attributes:
-        by_path: Reason and where it comes from, by path.
+        reason: One of `isolation.DecodeReason`.
+        detail: Which list says so, and what it says.
+        listed_ns: When the list was last written, nanoseconds since 1970.
+    """
+
+    reason: str
+    detail: str
+    listed_ns: int
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """Videos that a run could not decode.
+
+    Attributes:
+        by_path: By path.
         by_id: The same by video_id, for a folder that was moved.
     """
 
-    by_path: Mapping[str, tuple[str, str]]
-    by_id: Mapping[str, tuple[str, str]]
+    by_path: Mapping[str, Exclusion]
+    by_id: Mapping[str, Exclusion]
 
     def find(self, video: FoundVideo) -> VideoRecord | None:
         """The row of a video that is excluded, or None."""
-        why = self.by_path.get(video.path) or self.by_id.get(video.video_id)
-        return build_bad_record(video, *why) if why else None
+        why = self._find(video)
+        if why is None or video.mtime_ns > why.listed_ns:
+            return None
+        return build_bad_record(video, why.reason, why.detail)
+
+    def is_repaired(self, video: FoundVideo) -> bool:
+        """Whether a video is listed, but was written after its list: it deserves a probe."""
+        why = self._find(video)
+        return why is not None and video.mtime_ns > why.listed_ns
+
+    def _find(self, video: FoundVideo) -> Exclusion | None:
+        return self.by_path.get(video.path) or self.by_id.get(video.video_id)
 
 
 def load_exclusions(paths: Sequence[str]) -> Exclusions:
-    """Reads quarantine lists of training runs; a video's first row counts.
+    """Reads quarantine lists of runs; a video's first row counts.
+
+    What a run itself could not decode is excluded, or what its manifest had excluded for an earlier
+    run; not what its manifest called bad for other reasons: of that, a probe says more.
 
     Args:
         paths: `quarantine.jsonl` files.
@@ -103,23 +139,30 @@ def load_exclusions(paths: Sequence[str]) -> Exclusions:
     Raises:
         DataError: A file can't be read or is no such list.
     """
-    by_path: dict[str, tuple[str, str]] = {}
-    by_id: dict[str, tuple[str, str]] = {}
+    by_path: dict[str, Exclusion] = {}
+    by_id: dict[str, Exclusion] = {}
     for path in paths:
-        for row in _load_quarantine(path):
-            detail = f"{_EXCLUDED}{os.path.abspath(path)}: {row.get('detail') or row['reason']}"
-            why = (str(row["reason"]), detail)
+        rows, listed_ns = _load_quarantine(path)
+        for row in rows:
+            detail = str(row.get("detail") or row["reason"])
+            if not detail.startswith(_EXCLUDED):  # else an earlier run said so, and still does
+                if row.get("stage") == _INDEX_STAGE:
+                    continue
+                detail = f"{_EXCLUDED}{os.path.abspath(path)}: {detail}"
+            why = Exclusion(str(row["reason"]), detail, listed_ns)
             by_path.setdefault(str(row["path"]), why)
             by_id.setdefault(str(row["video_id"]), why)
     return Exclusions(by_path, by_id)
 
 
-def _load_quarantine(path: str) -> list[dict[str, object]]:
+def _load_quarantine(path: str) -> tuple[list[dict[str, object]], int]:
+    """Its rows, and when it was last written."""
     try:
         with open(path, encoding="utf-8") as file:
+            listed_ns = os.fstat(file.fileno()).st_mtime_ns
             rows = [json.loads(line) for line in file if line.strip()]
         if all({"path", "video_id", "reason"} <= row.keys() for row in rows):
-            return rows
+            return rows, listed_ns
         problem = "a row lacks path, video_id or reason"
     except (OSError, ValueError, AttributeError) as error:
         problem = str(error)

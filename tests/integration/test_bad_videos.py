@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 from bad_videos import Trainer, count_lost, read_quarantine, visits
-from video_server import serving
+from video_server import serve_folder
 
 from lssl_ray.errors import DataError
 from lssl_ray.tracking.journal import read_rows
@@ -171,10 +171,10 @@ def test_remote_that_stalls_breaks_off_or_forgets_costs_its_clips_and_no_other(
 ) -> None:
     names = [*(f"{number}.mp4" for number in range(5)), "cut.mp4", "forgotten.mp4", "stalled.mp4"]
     bad_videos.write_good_videos(tmp_path / "v", names)
-    with serving(tmp_path / "v") as server:
-        manifest, _ = index_videos([server.url], deadline_seconds=PATIENCE_SECONDS)
+    with serve_folder(tmp_path / "v") as server:
+        manifest, _ = index_videos([f"{server.url}/"], deadline_seconds=PATIENCE_SECONDS)
         paths = {row.video_id: row.path for row in manifest.usable().records()}
-        assert paths == {name: server.url + name for name in names}
+        assert paths == {name: f"{server.url}/{name}" for name in names}
         server.trouble |= {"cut.mp4": "cut", "forgotten.mp4": "absent", "stalled.mp4": "stall"}
         deadline = f"data.decode_deadline_seconds={DEADLINE_SECONDS}"
         trainer.train(manifest, deadline, "optim.epochs=1", "data.max_bad_fraction=0.5")

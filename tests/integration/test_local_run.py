@@ -43,6 +43,7 @@ ARTIFACTS = {
     "zero_shot_test.png",
 }
 RECORDS = {"run_config.yaml", "summary.json", "metrics.jsonl", "quarantine.jsonl"}
+OTHERS = {"logs/run.log", "tracking/run.json"}
 
 
 class Workplace:
@@ -143,7 +144,7 @@ def test_train_small_run_leaves_exactly_the_promised_files(workplace: Workplace)
         f"checkpoints/step_0000000{step}/{name}" for step in (2, 4) for name in CHECKPOINT
     }
     artifacts = {f"artifacts/{name}" for name in ARTIFACTS}
-    assert list_files(workplace.run) == RECORDS | artifacts | checkpoints | {"logs/run.log"}
+    assert list_files(workplace.run) == RECORDS | OTHERS | artifacts | checkpoints
 
     summary = workplace.summary()
     expected = {

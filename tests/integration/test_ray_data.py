@@ -179,10 +179,10 @@ def test_decoders_run_on_nodes_with_the_labels(
 
 
 def test_labels_that_no_node_has_are_refused_at_once(nodes: dict[str, str]) -> None:
-    require_nodes("cluster.train_labels", {})
-    require_nodes("cluster.train_labels", {"lssl-test-pool": "train"})
+    require_nodes({"cluster.train_labels": {}})
+    require_nodes({"cluster.train_labels": {"lssl-test-pool": "train"}})
     with pytest.raises(ClusterError, match=r"cluster.decode_labels.*lssl-test-pool=decode"):
-        require_nodes("cluster.decode_labels", {"lssl-test-pool": "gpu"})
+        require_nodes({"cluster.decode_labels": {"lssl-test-pool": "gpu"}})
 
 
 def test_store_reader_tells_use_and_spilling(nodes: dict[str, str]) -> None:

@@ -85,7 +85,7 @@ def check_same_training(folder: Path, reference: Path) -> None:
 def read_tracked(workplace: Path, name: str) -> list[Any]:
     client = MlflowClient(tracking_uri=f"sqlite:///{workplace / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("lssl_ray")
-    return list(client.search_runs([experiment.experiment_id], f"tags.`lssl.run_name` = '{name}'"))
+    return list(client.search_runs([experiment.experiment_id], f"tags.`lssl.run` = '{name}'"))
 
 
 def test_ray_run_equals_local_run_to_the_bit(

@@ -1,6 +1,6 @@
 """A stand-in for a model that embeds, and rows of a manifest whose videos nobody opens."""
 
-from dataclasses import replace
+import video_records
 
 from lssl_ray.embedding_files import EmbeddingSource
 from lssl_ray.video.manifest import VideoRecord
@@ -18,23 +18,5 @@ SOURCE = EmbeddingSource(
 
 
 def build_record(number: int, **changes: object) -> VideoRecord:
-    record = VideoRecord(
-        video_id=f"v{number:02d}.mp4",
-        path=f"/videos/v{number:02d}.mp4",
-        label="a" if number % 2 else None,
-        split=None,
-        status="ok",
-        reason=None,
-        detail=None,
-        num_frames=16,
-        fps=8.0,
-        duration_seconds=2.0,
-        width=96,
-        height=64,
-        codec="h264",
-        rotation=0,
-        reader="decord",
-        size_bytes=1000 + number,
-        mtime_ns=1,
-    )
-    return replace(record, **changes)  # type: ignore[arg-type]
+    values = {"label": "a" if number % 2 else None, "size_bytes": 1000 + number}
+    return video_records.build_record(f"v{number:02d}.mp4", **values | changes)

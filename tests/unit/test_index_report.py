@@ -11,35 +11,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import video_records
 
 from lssl_ray.errors import DataError
 from lssl_ray.index_report import write_index_report
 from lssl_ray.video.index import IndexReport
 from lssl_ray.video.manifest import Manifest, VideoRecord, build_manifest
 
-GOOD = VideoRecord(
-    video_id="a.mp4",
-    path="/v/a.mp4",
-    label=None,
-    split=None,
-    status="ok",
-    reason=None,
-    detail=None,
-    num_frames=300,
-    fps=30.0,
-    duration_seconds=10.0,
-    width=340,
-    height=256,
-    codec="h264",
-    rotation=0,
-    reader="decord",
-    size_bytes=1000,
-    mtime_ns=1,
+GOOD = video_records.build_record(
+    num_frames=300, fps=30.0, duration_seconds=10.0, width=340, height=256
 )
-BAD = replace(
-    GOOD, status="bad", reason="not_a_video", detail="is empty", num_frames=0, fps=0.0,
-    duration_seconds=0.0, width=0, height=0, codec="", size_bytes=0,
-)  # fmt: skip
+BAD = video_records.build_bad_record()
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',

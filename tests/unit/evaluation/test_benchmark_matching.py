@@ -5,36 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+from video_records import build_record
 
 from lssl_ray.errors import DataError
 from lssl_ray.evaluation.benchmarks import Benchmark, build_benchmark, load_benchmark
 from lssl_ray.evaluation.benchmarks.matching import find_ids, match_videos
 from lssl_ray.evaluation.transductive import find_transductive_reading
-from lssl_ray.video.manifest import VideoRecord
 
 CLIPS = Path(__file__).resolve().parents[4] / "shared" / "clips" / "index.csv"
-
-
-def build_record(video_id: str) -> VideoRecord:
-    return VideoRecord(
-        video_id=video_id,
-        path=f"/videos/{video_id}",
-        label=None,
-        split=None,
-        status="ok",
-        reason=None,
-        detail=None,
-        num_frames=10,
-        fps=10.0,
-        duration_seconds=1.0,
-        width=64,
-        height=64,
-        codec="h264",
-        rotation=0,
-        reader="decord",
-        size_bytes=100,
-        mtime_ns=0,
-    )
 
 
 @pytest.fixture

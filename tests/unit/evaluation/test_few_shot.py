@@ -10,7 +10,7 @@ from blobs import LABELS, draw_blobs
 from lssl_ray.errors import DataError
 from lssl_ray.evaluation.convex_probe import ConvexSettings
 from lssl_ray.evaluation.few_shot import draw_few_shot, run_few_shot
-from lssl_ray.evaluation.linear_probe import run_convex_probe
+from lssl_ray.evaluation.linear_probe import run_linear_probe
 
 TRUTH = [label for label in LABELS for _ in range(20)]
 
@@ -81,12 +81,13 @@ def test_run_few_shot_is_the_convex_probe_on_each_subset() -> None:
     for point in result.points:
         for seed, found in zip((0, 7), point.results, strict=True):
             rows = draw_few_shot(blobs.train_truth, num_shots=point.num_shots, seed=seed).rows
-            assert found == run_convex_probe(
+            assert found == run_linear_probe(
                 blobs.train[list(rows)],
                 train_truth=[blobs.train_truth[row] for row in rows],
                 test_features=blobs.test,
                 test_truth=blobs.test_truth,
                 labels=LABELS,
+                settings=ConvexSettings(),
                 transductive="none",
             )
         first, second = (found.top1 for found in point.results)

@@ -17,8 +17,7 @@ from lssl_ray.evaluation.convex_probe import ConvexSettings, Scaling
 from lssl_ray.evaluation.linear_probe import (
     LinearProbeResult,
     average_slow_fast,
-    run_convex_probe,
-    run_sgd_probe,
+    run_linear_probe,
 )
 from lssl_ray.evaluation.probe_choice import assign_folds
 from lssl_ray.evaluation.sgd_probe import SgdSettings
@@ -28,19 +27,15 @@ SGD = SgdSettings(num_epochs=15, batch_size=32)
 
 
 def run_sgd(blobs: Blobs, labels: Sequence[str] = LABELS, **options: Any) -> LinearProbeResult:
-    return run_sgd_probe(
-        blobs.train,
-        train_truth=blobs.train_truth,
-        test_features=blobs.test,
-        test_truth=blobs.test_truth,
-        labels=labels,
-        settings=options.pop("settings", SGD),
-        **options,
-    )
+    return run(blobs, labels, **{"settings": SGD} | options)
 
 
 def run_convex(blobs: Blobs, labels: Sequence[str] = LABELS, **options: Any) -> LinearProbeResult:
-    return run_convex_probe(
+    return run(blobs, labels, **{"settings": ConvexSettings()} | options)
+
+
+def run(blobs: Blobs, labels: Sequence[str], **options: Any) -> LinearProbeResult:
+    return run_linear_probe(
         blobs.train,
         train_truth=blobs.train_truth,
         test_features=blobs.test,
@@ -54,7 +49,7 @@ both_solvers = pytest.mark.parametrize("run", [run_sgd, run_convex])
 
 
 @pytest.mark.parametrize("scaling", ["standardise", "unit"])
-def test_run_convex_probe_agrees_with_scikit_learn(scaling: Scaling) -> None:
+def test_convex_probe_agrees_with_scikit_learn(scaling: Scaling) -> None:
     blobs = draw_blobs()
     settings = ConvexSettings(scaling=scaling)
     result = run_convex(blobs, settings=settings)
@@ -89,7 +84,7 @@ def test_run_convex_probe_agrees_with_scikit_learn(scaling: Scaling) -> None:
     assert result.num_unconverged == 0
 
 
-def test_run_sgd_probe_reaches_what_the_convex_solver_reaches() -> None:
+def test_sgd_probe_reaches_what_the_convex_solver_reaches() -> None:
     blobs = draw_blobs(num_train=400, num_test=400)
     result = run_sgd(blobs)
     assert result.top1 == pytest.approx(run_convex(blobs).top1, abs=0.03)
@@ -193,18 +188,18 @@ def test_probe_damaged_features_are_refused(run: Run, split: str) -> None:
         run(blobs)
 
 
-def test_run_sgd_probe_given_rate_is_taken_as_it_is() -> None:
+def test_sgd_probe_given_rate_is_taken_as_it_is() -> None:
     settings = SgdSettings(learning_rates=(0.3,), num_epochs=2)
     choice = run_sgd(draw_blobs(num_train=4), settings=settings).choice
     assert (choice.value, choice.method, choice.trials) == (0.3, "given", ())
 
 
-def test_run_convex_probe_too_few_iterations_are_counted() -> None:
+def test_convex_probe_too_few_iterations_are_counted() -> None:
     settings = ConvexSettings(inverse_penalties=(100.0,), max_iterations=1)
     assert run_convex(draw_blobs(), settings=settings).num_unconverged == 1
 
 
-def test_run_convex_probe_two_labels_are_told_apart() -> None:
+def test_convex_probe_two_labels_are_told_apart() -> None:
     blobs = draw_blobs()
     train = [row for row, name in enumerate(blobs.train_truth) if name in ("dive", "sing")]
     test = [row for row, name in enumerate(blobs.test_truth) if name in ("dive", "sing")]

@@ -4,17 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from video_records import build_record
 
 from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.errors import DataError
 from lssl_ray.evaluation.features import FeatureTable, ViewFeatures
 from lssl_ray.evaluation.report import compare_zero_shot, require_labels
 from lssl_ray.types import ClipFailure
-from lssl_ray.video.manifest import Manifest, build_manifest, load_manifest
+from lssl_ray.video.manifest import Manifest, build_manifest
 
 LABELS = ("a", "b")
 
@@ -23,14 +23,12 @@ BuildLabelled = Callable[[dict[str, str | None]], Manifest]
 
 
 @pytest.fixture
-def build_labelled(videos: tiny.VideoSet) -> BuildLabelled:
+def build_labelled() -> BuildLabelled:
     """Builds a manifest of made-up videos with the given labels."""
-    record = load_manifest(str(videos.manifest)).row(0)
 
     def build(labels: dict[str, str | None]) -> Manifest:
         return build_manifest(
-            [replace(record, video_id=name, label=label) for name, label in labels.items()],
-            root="/videos",
+            [build_record(name, label=label) for name, label in labels.items()], root="/videos"
         )
 
     return build

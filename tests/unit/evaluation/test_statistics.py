@@ -1,10 +1,10 @@
-"""Intervals and tests against scipy, binomial quantiles and formulas written out."""
+"""Intervals and tests against published values, scipy and formulas written out."""
 
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, norm
 
 from lssl_ray.errors import DataError
 from lssl_ray.evaluation.statistics import compare_paired, compute_interval, summarise
@@ -26,37 +26,40 @@ def test_summarise_nothing_is_refused() -> None:
         summarise([])
 
 
-@pytest.mark.parametrize(("num_right", "num_videos"), [(30, 40), (510, 1530), (3, 400)])
-def test_compute_interval_agrees_with_scipy_bootstrap(num_right: int, num_videos: int) -> None:
-    right = np.arange(num_videos) < num_right
-    interval = compute_interval(right.tolist(), confidence=0.9, num_draws=20_000)
-    expected = bootstrap(
-        (right.astype(float),),
-        np.mean,
-        confidence_level=0.9,
-        n_resamples=4_000,
-        method="percentile",
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    # Either is a whole number of videos, and at most the neighbouring one by chance.
-    assert interval.low == pytest.approx(expected.low, abs=1.01 / num_videos)
-    assert interval.high == pytest.approx(expected.high, abs=1.01 / num_videos)
-    assert interval.low * num_videos == pytest.approx(
-        binom.ppf(0.05, num_videos, num_right / num_videos), abs=1.01
-    )
+@pytest.mark.parametrize(
+    ("num_right", "num_videos", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_compute_interval_is_wilsons_as_published(
+    num_right: int, num_videos: int, low: float, high: float
+) -> None:
+    """Newcombe, Statistics in Medicine 17 (1998), pages 857-872, table I, method 3."""
+    interval = compute_interval([True] * num_right + [False] * (num_videos - num_right))
+    assert interval.low == pytest.approx(low, abs=5e-5)
+    assert interval.high == pytest.approx(high, abs=5e-5)
     assert interval.value == num_right / num_videos
 
 
-def test_compute_interval_is_seeded() -> None:
-    right = [True] * 70 + [False] * 53
-    assert compute_interval(right, seed=3) == compute_interval(right, seed=3)
-    few = [compute_interval(right, seed=seed, num_draws=20).low for seed in range(5)]
-    assert len(set(few)) > 1
+def test_compute_interval_all_and_none_right_mirror_each_other() -> None:
+    none, everything = compute_interval([False] * 5), compute_interval([True] * 5)
+    assert (none.low, none.value) == (0.0, 0.0)
+    assert (everything.value, everything.high) == (1.0, 1.0)
+    # Without a right one Wilson's upper end is z^2 / (n + z^2).
+    z = norm.ppf(0.975)
+    assert none.high == pytest.approx(z**2 / (5 + z**2))
+    assert everything.low == pytest.approx(1 - none.high)
 
 
-def test_compute_interval_all_right_has_no_width() -> None:
-    interval = compute_interval([True] * 5)
-    assert (interval.low, interval.value, interval.high) == (1.0, 1.0, 1.0)
+def test_intervals_say_how_they_were_made() -> None:
+    alone = compute_interval([True, False, True]).to_json()
+    paired = compare_paired(*build_pair(1, 3, 6)).to_json()["difference"]
+    assert (alone["method"], alone["bootstrap_draws"], alone["videos"]) == ("wilson", None, 3)
+    assert (paired["method"], paired["bootstrap_draws"]) == ("bootstrap", 10_000)
 
 
 def test_compute_interval_no_video_is_refused() -> None:

@@ -1,28 +1,25 @@
 """Which videos are scored, which teach: own manifests and official splits."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
-import tiny
+from video_records import build_record
 
 from lssl_ray.errors import ConfigError, DataError
-from lssl_ray.evaluation.targets import build_benchmark_target, build_own_target
-from lssl_ray.video.manifest import VideoRecord, load_manifest
+from lssl_ray.evaluation.targets import Target, build_benchmark_target, build_own_target
+from lssl_ray.video.manifest import VideoRecord
 
 BuildRecords = Callable[..., list[VideoRecord]]
 
 
 @pytest.fixture
-def build_records(videos: tiny.VideoSet) -> BuildRecords:
+def build_records() -> BuildRecords:
     """Builds made-up rows: `id=(label, split)`, or a list of names without either."""
-    record = load_manifest(str(videos.manifest)).row(0)
 
     def build(*names: str, **rows: tuple[str | None, str | None]) -> list[VideoRecord]:
         named = {name: (None, None) for name in names} | rows
         return [
-            replace(record, video_id=name, label=label, split=split)
-            for name, (label, split) in named.items()
+            build_record(name, label=label, split=split) for name, (label, split) in named.items()
         ]
 
     return build
@@ -135,3 +132,62 @@ def test_build_benchmark_target_empty_or_unknown_split_is_refused(
         build_benchmark_target(
             "ucf101", records, split="1", needs_training=True, needs_splits=False
         )
+
+
+def build_kinetics(*own: VideoRecord, needs_training: bool = True, **options: bool) -> Target:
+    """Two of Kinetics-400's validation videos and own training videos."""
+    scored = [build_record(f"val/{name}.mp4") for name in ("0wR5jVB-WPk", "3caPS4FHFF8")]
+    return build_benchmark_target(
+        "kinetics400",
+        [*scored, *own],
+        split=None,
+        needs_training=needs_training,
+        needs_splits=False,
+        num_own_training=len(own),
+        **options,
+    )
+
+
+def test_build_benchmark_target_own_videos_teach_where_no_list_is_packaged() -> None:
+    own = [
+        build_record("a.mp4", label="yoga"),
+        build_record("b.mp4"),
+        build_record("c.mp4", label="abseiling"),
+    ]
+    with pytest.raises(DataError, match="1 of 3"):
+        build_kinetics(*own)
+    target = build_kinetics(*own, skip_unlabelled=True)
+    (division,) = target.divisions
+    assert [target.video_ids[row] for row in division.train] == ["a.mp4", "c.mp4"]
+    assert [target.truth[row] for row in division.train] == ["yoga", "abseiling"]
+    assert [target.truth[row] for row in division.test] == ["abseiling"] * 2
+    assert "own" in division.name and len(target.labels) == 400
+    assert target.coverage is not None and target.coverage["own_training_videos"] == 2
+    assert (target.coverage["extra_videos"], target.num_unlabelled) == (0, 1)
+
+
+def test_build_benchmark_target_own_training_videos_that_wont_do_are_refused() -> None:
+    with pytest.raises(DataError, match="--train-manifest"):
+        build_kinetics()
+    with pytest.raises(DataError, match="juggling with knives"):
+        build_kinetics(build_record("a.mp4", label="juggling with knives"))
+    # A test video under its name with seconds, whatever its label says.
+    with pytest.raises(DataError, match="test videos"):
+        build_kinetics(
+            build_record("t/tV8bCZgoYBc_000001_000011.mp4", label="yoga"),
+            build_record("3caPS4FHFF8_000036_000046.mkv", label="yoga"),
+        )
+    with pytest.raises(ConfigError, match="official"):
+        build_benchmark_target(
+            "ucf101",
+            [build_record("v_Archery_g01_c01.avi"), build_record("a.mp4", label="Archery")],
+            split="1",
+            needs_training=True,
+            needs_splits=False,
+            num_own_training=1,
+        )
+
+
+def test_build_benchmark_target_without_probes_needs_no_training_list() -> None:
+    target = build_kinetics(needs_training=False)
+    assert [division.name for division in target.divisions] == ["split 1"]

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from web_server import serve_folder
+from video_server import serve_folder
 
 from lssl_ray.video.checking import CheckReport, check_manifest
 from lssl_ray.video.discovery import FoundVideo
 from lssl_ray.video.index import index_videos
 from lssl_ray.video.manifest import Manifest, VideoRecord, build_manifest
 from lssl_ray.video.probe_files import ProbeSettings, probe_locally
+from lssl_ray.video.probing import PROBING_VERSION
 
 Write = Callable[..., Path]
 
@@ -102,6 +103,16 @@ def test_check_manifest_decode_finds_what_size_and_time_hide(
     assert [Path(finding.path).name for finding in report.newly_bad] == ["c.mp4"]
     (changed,) = report.changed
     assert "num_frames 3 when indexed, 4 now" in changed.detail
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_check_manifest_keeps_the_probing_version_of_rows_that_it_did_not_probe(
+    folder: Path, decode: bool
+) -> None:
+    old = replace(_index(folder), probing_version=0)
+    (folder / "a" / "a.mp4").unlink()  # so that rows are replaced
+    _, corrected, _ = _check(old, decode=decode)
+    assert corrected.probing_version == (PROBING_VERSION if decode else 0)
 
 
 def test_check_manifest_leaves_excluded_videos_alone(folder: Path, tmp_path: Path) -> None:

@@ -1,21 +1,29 @@
 """Indexing that was interrupted, repeated, or told what to leave out."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from web_server import serve_folder
+from video_server import serve_folder
 
 from lssl_ray.errors import DataError
 from lssl_ray.video.discovery import FoundVideo
 from lssl_ray.video.index import index_videos
 from lssl_ray.video.index_journal import IndexJournal
-from lssl_ray.video.manifest import VideoRecord, load_manifest
+from lssl_ray.video.manifest import (
+    VideoRecord,
+    build_manifest,
+    load_manifest,
+    save_manifest,
+)
 from lssl_ray.video.probe_files import ProbeSettings, probe_locally
+from lssl_ray.video.probing import PROBING_VERSION
 
 Write = Callable[..., Path]
 
@@ -157,6 +165,59 @@ def test_index_videos_excluded_videos_are_bad_until_they_are_not(
     after, report = index_videos([str(folder)], previous=manifest)
     assert (report.num_excluded, report.num_reused) == (0, 2)
     assert after.records() == before.records()
+
+
+def test_index_videos_exclusion_is_of_what_a_run_found_in_files_as_they_were(
+    folder: Path, tmp_path: Path, write_clip: Write
+) -> None:
+    """Rows that a run took over from its manifest, and files mended since, are probed.
+
+    But not what its manifest had excluded for an earlier run.
+    """
+    (folder / "2.mp4").write_text("no video")
+    before, _ = index_videos([str(folder)])
+    listed = _quarantine(
+        tmp_path / "q.jsonl",
+        {"video_id": "0.mp4", "path": "", "reason": "decode_failed", "stage": "train"},
+        {"video_id": "1.mp4", "path": "", "reason": "decode_failed", "stage": "evaluate"},
+        {"video_id": "2.mp4", "path": "", "reason": "not_a_video", "stage": "index"},
+        {
+            "video_id": "3.mp4",
+            "path": "",
+            "reason": "decoder_crashed",
+            "stage": "index",
+            "detail": "excluded by /earlier/quarantine.jsonl: SIGSEGV",
+        },
+    )
+    write_clip(folder / "1.mp4", num_frames=7)
+    write_clip(folder / "2.mp4", num_frames=8)
+    later = Path(listed).stat().st_mtime_ns + 1
+    for name in ("1.mp4", "2.mp4"):
+        os.utime(folder / name, ns=(later, later))
+    manifest, report = index_videos([str(folder)], exclude=[listed], previous=before)
+    assert [row.status for row in manifest.records()] == ["bad", "ok", "ok", "bad"]
+    assert [row.num_frames for row in manifest.records()] == [0, 7, 8, 0]
+    assert (report.num_excluded, report.num_repaired, report.num_reused) == (2, 1, 0)
+    assert manifest.row(3).detail == "excluded by /earlier/quarantine.jsonl: SIGSEGV"
+
+
+def test_index_videos_rows_of_another_probing_version_are_probed_again_and_counted(
+    folder: Path, tmp_path: Path
+) -> None:
+    first, _ = index_videos([str(folder)])
+    # As an older release chose, whose rules are no longer these.
+    rows = [replace(row, reader="pyav") for row in first.records()]
+    old = replace(build_manifest(rows, root=first.root), probing_version=PROBING_VERSION - 1)
+    save_manifest(old, str(tmp_path / "old.parquet"))
+    (folder / "0.mp4").unlink()
+    os.utime(folder / "1.mp4", ns=(5, 5))  # would be probed anyway
+    previous = load_manifest(str(tmp_path / "old.parquet"))
+    second, report = index_videos([str(folder)], previous=previous)
+    assert {row.reader for row in second.records()} == {"decord"}
+    assert (report.num_reused, report.num_outdated, report.num_gone) == (0, 2, 1)
+    assert second.probing_version == PROBING_VERSION
+    _, again = index_videos([str(folder)], previous=second)
+    assert (again.num_reused, again.num_outdated) == (3, 0)
 
 
 @pytest.mark.parametrize("text", ["no json", '{"path": "a"}\n', "[1]\n", None])

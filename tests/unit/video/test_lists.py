@@ -125,6 +125,35 @@ def test_load_list_in_no_known_format_is_refused(tmp_path: Path, text: str, mess
         load_list(str(path))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "video,label\na.mp4,x\nb.mp4,y\n",
+        "Label;Video,Other\n x,a.mp4\n",
+        "label,video\nrun,a.mp4\n",
+        "clip_uri,action\ns/a.mp4,x\n",
+        "filename,class\nclip_1,run\nclip_2,jump\n",
+        "video\na.mp4\n",
+        "label,video_id,start,end\nrun,abc,1,11\n",
+    ],
+)
+def test_load_list_header_without_a_known_column_is_refused_with_the_known_ones(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"line 1: .*path,label"):
+        load_list(str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["clip_1,run\nclip_2,jump\n", "v/1\nv/a.mp4\n", "s3://b/video,label\ns3://b/w,x\n"],
+)
+def test_load_list_first_row_without_extension_is_no_header(tmp_path: Path, text: str) -> None:
+    assert len(_rows(_load(tmp_path, "list.txt", text))) == 2
+
+
 def test_name_index_prefers_exact_name_and_asks_when_it_cant_tell() -> None:
     entry = Entry(7, "k_000001_000011.mp4", ("k_000001_000011", "k"), "air drumming", "val")
     exact, plain = "/d/x/k_000001_000011.mkv", "/d/k.mp4"

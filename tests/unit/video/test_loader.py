@@ -29,7 +29,12 @@ PLAN = RunPlan(num_videos=8, num_positions=20, seed=3)  # two epochs and a half
 
 
 def load_all(
-    manifest: Manifest, *, num_decoders: int = 1, start: int = 0, clips_per_step: int = 3
+    manifest: Manifest,
+    *,
+    num_decoders: int = 1,
+    start: int = 0,
+    clips_per_step: int = 3,
+    settings: DecodeSettings = SETTINGS,
 ) -> list[ClipBatch]:
     return list(
         iterate_batches(
@@ -38,7 +43,7 @@ def load_all(
             start_position=start,
             clips_per_step=clips_per_step,
             recipe=RECIPE,
-            settings=SETTINGS,
+            settings=settings,
             num_decoders=num_decoders,
             device=torch.device("cpu"),
         )
@@ -142,3 +147,15 @@ def test_iterate_batches_abandoned_early_ends_its_decoders(videos: tiny.VideoSet
     assert count() > before
     feed.close()  # type: ignore[attr-defined]
     assert count() == before
+
+
+def test_iterate_batches_counts_clips_that_another_reader_gave(
+    videos: tiny.VideoSet, batches: list[ClipBatch]
+) -> None:
+    manifest = load_manifest(str(videos.manifest))
+    assert {record.reader for record in manifest.records()} == {"decord"}
+    assert [batch.feed.num_fallbacks for batch in batches] == [0] * 7
+    # 96 x 64 px become 72 x 48, a width that decord can't give.
+    reduced = load_all(manifest, num_decoders=2, settings=replace(SETTINGS, short_side=48))
+    assert [batch.num_clips for batch in reduced] == [3, 3, 3, 3, 3, 3, 2]
+    assert [batch.feed.num_fallbacks for batch in reduced] == [3, 3, 3, 3, 3, 3, 2]

@@ -7,34 +7,24 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from video_records import build_record
 
 from lssl_ray.errors import DataError
 from lssl_ray.video.manifest import (
     MANIFEST_VERSION,
     Manifest,
-    VideoRecord,
     build_manifest,
     load_manifest,
     save_manifest,
 )
+from lssl_ray.video.probing import PROBING_VERSION
 
-RECORD = VideoRecord(
-    video_id="wave/a.avi",
-    path="/data/wave/a.avi",
+RECORD = build_record(
+    "wave/a.avi",
     label="wave",
     split="train",
-    status="ok",
-    reason=None,
-    detail=None,
-    num_frames=71,
     fps=29.97,
-    duration_seconds=2.369,
-    width=560,
-    height=240,
-    codec="mpeg4",
     rotation=90,
-    reader="decord",
-    size_bytes=263680,
     mtime_ns=1795192296046918875,
 )
 BAD = replace(
@@ -121,6 +111,17 @@ def test_digest_of_a_selection_equals_that_of_its_rows(manifest: Manifest) -> No
 def test_build_manifest_repeated_id_raises() -> None:
     with pytest.raises(DataError, match=r"'c\.mp4' appears more than once"):
         build_manifest([RECORD, TEST, TEST], root="/data")
+
+
+def test_load_manifest_tells_the_probing_version_and_none_is_the_oldest(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "m.parquet")
+    for version in (PROBING_VERSION, 0):
+        save_manifest(replace(manifest, probing_version=version).usable(), path)
+        assert load_manifest(path).probing_version == version
+    _write(tmp_path / "m.parquet", manifest.table, version=MANIFEST_VERSION, root="/data")
+    assert load_manifest(path).probing_version == 0
 
 
 def _write(path: Path, table: pa.Table, **metadata: object) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from s3_server import serve_bucket
-from web_server import WebServer, serve_folder
+from video_server import VideoServer, serve_folder
 
 from lssl_ray.errors import DataError
 from lssl_ray.video.discovery import find_videos
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[WebServer]:
+def server(folder: Path) -> Iterator[VideoServer]:
     with serve_folder(folder) as server:
         yield server
 
@@ -40,7 +40,7 @@ def clip(folder: Path, write_clip: Write) -> Path:
 
 
 def test_index_videos_of_web_folder_equals_that_of_the_disk(
-    folder: Path, server: WebServer, clip: Path
+    folder: Path, server: VideoServer, clip: Path
 ) -> None:
     (folder / "notes.txt").write_text("x")
     local, _ = index_videos([str(folder)], labels="folders")
@@ -59,7 +59,7 @@ def test_index_videos_of_web_folder_equals_that_of_the_disk(
 
 
 def test_decode_process_frames_of_uri_are_those_of_the_file(
-    server: WebServer, clip: Path, process: DecodeProcess
+    server: VideoServer, clip: Path, process: DecodeProcess
 ) -> None:
     local = process.frames(str(clip), [0, 5]).copy()
     for uri in (f"{server.url}/run/a%20b.mp4", f"file://{clip}".replace(" ", "%20")):
@@ -71,7 +71,7 @@ def test_decode_process_frames_of_uri_are_those_of_the_file(
     [("cut", "fetch_failed"), ("forbidden", "fetch_failed"), ("no", "missing")],
 )
 def test_decode_process_bad_server_costs_the_clip_only(
-    server: WebServer, clip: Path, process: DecodeProcess, trouble: str, reason: str
+    server: VideoServer, clip: Path, process: DecodeProcess, trouble: str, reason: str
 ) -> None:
     with pytest.raises(DecodeError) as caught:
         process.frames(f"{server.url}/{trouble}/run/a%20b.mp4", [0])
@@ -85,7 +85,7 @@ def test_decode_process_no_server_is_a_reason(process: DecodeProcess) -> None:
     assert caught.value.reason == "fetch_failed"
 
 
-def test_decode_process_stalled_server_costs_the_deadline(server: WebServer, clip: Path) -> None:
+def test_decode_process_stalled_server_costs_the_deadline(server: VideoServer, clip: Path) -> None:
     with DecodeProcess(deadline_seconds=3.0) as process:
         process.probe(f"{server.url}/run/a%20b.mp4")  # the web client's import is paid for
         started = time.monotonic()
@@ -105,7 +105,7 @@ def _count_memory_files() -> int:
 
 
 def test_open_local_refuses_what_is_too_large_and_leaves_nothing_open(
-    server: WebServer, clip: Path
+    server: VideoServer, clip: Path
 ) -> None:
     uri, size = f"{server.url}/run/a%20b.mp4", clip.stat().st_size
     with open_local(uri, max_bytes=size) as path:
@@ -123,7 +123,7 @@ def test_open_local_leaves_local_paths_alone(tmp_path: Path) -> None:
 
 
 def test_find_videos_list_on_the_web_marks_missing_rows(
-    folder: Path, server: WebServer, clip: Path
+    folder: Path, server: VideoServer, clip: Path
 ) -> None:
     (folder / "list.csv").write_text("run/a%20b.mp4,running\nrun/gone.mp4,running\n")
     found = find_videos([f"{server.url}/list.csv"])
@@ -151,7 +151,7 @@ def test_find_videos_file_uri_is_its_path(folder: Path, clip: Path) -> None:
         find_videos(["file://elsewhere/a.mp4"])
 
 
-def test_find_videos_uri_that_cant_be_asked_is_refused(server: WebServer) -> None:
+def test_find_videos_uri_that_cant_be_asked_is_refused(server: VideoServer) -> None:
     for uri in ("http://127.0.0.1:9/videos/", f"{server.url}/gone.mp4", "nonsense://x/y.mp4"):
         with pytest.raises(DataError, match=uri):
             find_videos([uri])
