@@ -9,7 +9,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-sweep test test-fast check format ui bench clean
+.PHONY: help setup demo demo-sweep test test-fast test-cluster check format ui bench clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -28,8 +28,11 @@ demo: $(READY)  ## the main job: make a small world, adapt a tiny CLIP to it, sh
 demo-sweep: $(READY)  ## six short trainings on the demo's world, compared (needs 2 cores)
 	$(BIN)/lssl-ray demo-sweep $(SWEEP_FLAGS)
 
-test: $(READY)  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(READY)  ## the test suite (but for what test-cluster adds)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
+
+test-cluster: $(READY)  ## every test that starts a real Ray, those of many minutes too
+	$(BIN)/python -m pytest -m cluster
 
 test-fast: $(READY)  ## tests that start no Ray
 	$(BIN)/python -m pytest -m 'not cluster'
@@ -37,7 +40,7 @@ test-fast: $(READY)  ## tests that start no Ray
 check: $(READY)  ## format, lint, spelling, strict types, import boundary
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/codespell lssl_ray jobs tests bench docs deploy cluster.yaml README.md CHANGELOG.md
+	$(BIN)/codespell lssl_ray jobs tune_spaces tests bench docs deploy cluster.yaml README.md CHANGELOG.md
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_boundaries.py

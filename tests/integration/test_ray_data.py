@@ -223,6 +223,7 @@ def last_step(folder: Path) -> int:
     return max((row["step"] for row in read_rows(folder / "metrics.jsonl")), default=0)
 
 
+@pytest.mark.long
 def test_killed_resumed_and_resized_run_trains_every_clip_of_every_epoch_once(
     workplace: Path,
 ) -> None:

@@ -15,7 +15,7 @@ from lssl_ray.training.checkpoint import find_damage
 from lssl_ray.training.holding import list_held
 from lssl_ray.validation.records import read_evaluations
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(400)]
 
 ACTOR = "ValidatorActor"
 KEY = "validation/test/zero_shot"

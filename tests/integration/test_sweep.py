@@ -24,7 +24,7 @@ from lssl_ray.config import load_config
 from lssl_ray.sweep_record import PlannedTrial, open_record
 from lssl_ray.tracking.journal import read_rows
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(600)]
 
 NUM_STEPS = 60
 METRIC = "-loss/total"
