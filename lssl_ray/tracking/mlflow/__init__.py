@@ -1,6 +1,6 @@
 """MLflow: one run per training run or sweep, found again on resume; the model registry.
 
-With `mlflow_run.py` the only module that imports mlflow. What is sent when, and what happens while
+This package alone imports mlflow. What is sent when, and what happens while
 the store is away, is `sending`'s.
 """
 
@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from lssl_ray.errors import ConfigError
 from lssl_ray.tracking.base import RunStatus
 from lssl_ray.tracking.journal import METRICS_FILE
-from lssl_ray.tracking.mlflow_run import KIND_TAG, MlflowRun, find_experiment
+from lssl_ray.tracking.mlflow.runs import KIND_TAG, MlflowRun, find_experiment
 from lssl_ray.tracking.outbox import (
     ADDED_OUTBOX,
     MAIN_OUTBOX,

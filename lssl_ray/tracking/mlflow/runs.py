@@ -1,7 +1,4 @@
-"""One run of an MLflow store, call by call; when to call is `sending`'s business.
-
-With `mlflow.py` the only module that imports mlflow.
-"""
+"""One run of an MLflow store, call by call; when to call is `sending`'s business."""
 
 import logging
 import os
