@@ -17,6 +17,7 @@ from rich.text import Text
 from lssl_ray.concepts.bank import load_labels
 from lssl_ray.display import RunDisplay, open_display
 from lssl_ray.errors import ConfigError
+from lssl_ray.whole_files import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -273,6 +274,4 @@ def _describe_rest(count: int, limit: int) -> list[str]:
 
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -30,6 +30,7 @@ from jaxtyping import Float32
 from lssl_ray.errors import DataError
 from lssl_ray.summary import find_versions
 from lssl_ray.video.manifest import Manifest, VideoRecord
+from lssl_ray.whole_files import write_whole
 
 FORMAT_VERSION = 1
 PROVENANCE_FILE, LOCK_FILE, LOG_FILE = "_provenance.json", "_lock", "_log.txt"
@@ -184,9 +185,7 @@ def file_provenance(
             "versions": find_versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-    temporary = out / f"{PROVENANCE_FILE}.tmp"
-    temporary.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, out / PROVENANCE_FILE)
+    write_whole(out / PROVENANCE_FILE, json.dumps(provenance, indent=2) + "\n")
 
 
 def load_known(out: Path) -> pa.Table:

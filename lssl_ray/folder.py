@@ -15,7 +15,6 @@
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from lssl_ray.tracking.journal import METRICS_FILE, QUARANTINE_FILE
 from lssl_ray.training.checkpoint import list_checkpoints
 from lssl_ray.training.holding import HELD_FOLDER
 from lssl_ray.validation.best import BEST_FOLDER
+from lssl_ray.whole_files import write_whole
 
 CONFIG_FILE = "run_config.yaml"
 # Overrides that a resumed run may bring: nothing that changes what is computed.
@@ -192,9 +192,7 @@ def _file_config(folder: RunFolder, config: RunConfig) -> None:
     try:
         folder.artifacts.mkdir(parents=True, exist_ok=True)
         folder.log.parent.mkdir(exist_ok=True)
-        unfinished = folder.config.with_suffix(".unfinished")
-        unfinished.write_text(dump_config(config), encoding="utf-8")
-        os.replace(unfinished, folder.config)
+        write_whole(folder.config, dump_config(config))
     except OSError as error:
         raise CheckpointError(
             f"{folder.path} can't be written: {error}. Choose another place with "

@@ -1,6 +1,5 @@
 """Contact sheets: videos as rows of frames, beside what a model says of each."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from lssl_ray.whole_files import replacing
 
 NUM_FRAMES = 6
 MAX_ROWS = 40  # a picture of more is too long to open
@@ -53,9 +54,8 @@ def draw_sheet(rows: Sequence[SheetRow], path: Path, *, title: str) -> int:
             _draw_frames(left, row)
             _draw_bars(right, row)
         figure.suptitle(title, fontsize=10)
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        figure.savefig(temporary, dpi=110)
-        os.replace(temporary, path)
+        with replacing(path) as unfinished:
+            figure.savefig(unfinished, dpi=110)
     return len(rows) - len(shown)
 
 

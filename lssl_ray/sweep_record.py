@@ -17,7 +17,6 @@ Every change of the record is on disk before anything follows from it. Nothing i
 """
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any, Literal, cast
 from lssl_ray.errors import CheckpointError
 from lssl_ray.locking import find_lock
 from lssl_ray.sweep.trials import TrialRecord, TrialStatus
+from lssl_ray.whole_files import write_whole
 
 FORMAT_VERSION = 1
 RECORD_FILE = "sweep.json"
@@ -267,10 +267,3 @@ def _never_ran(folder: SweepFolder) -> bool:
     if not folder.record.is_file():
         return False
     return all(trial.status == "waiting" for trial in open_record(folder.path).trials)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -22,8 +22,8 @@ from lssl_ray.sweep_record import (
     SweepSettings,
     create_record,
     open_record,
-    write_whole,
 )
+from lssl_ray.whole_files import write_whole
 
 if TYPE_CHECKING:  # spaces are made of Ray Tune's samplers
     from lssl_ray.cluster.sweep_space import SweepSpace

@@ -8,7 +8,6 @@ texts to the script, which writes no markup.
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import jinja2
 from jinja2.utils import htmlsafe_json_dumps
 
 from lssl_ray.errors import DataError
+from lssl_ray.whole_files import write_whole
 
 PAGE_BYTES = 30 * 2**20
 NUM_EXCLUDED_SHOWN = 200
@@ -84,14 +84,9 @@ def render_page(facts: Mapping[str, Any], pictures: Sequence[str]) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, text)
     except OSError as error:
         raise DataError(
             f"{path}: the atlas can't be written ({error.strerror or error}); choose another "

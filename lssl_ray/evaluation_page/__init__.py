@@ -5,7 +5,6 @@ shows (`evaluating.showing`).
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lssl_ray.evaluation.outcome import Outcome
 from lssl_ray.evaluation_page.markdown import render_markdown
 from lssl_ray.evaluation_page.page import render_page
 from lssl_ray.evaluation_pictures import draw_confusion
+from lssl_ray.whole_files import write_whole
 
 __all__ = ["write_evaluation_report"]
 
@@ -61,13 +61,8 @@ def pick_shown(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, text)
     except OSError as error:
         raise _refuse(path, error) from error
 

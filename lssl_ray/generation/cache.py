@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from lssl_ray.errors import ConfigError
 from lssl_ray.generation.questions import SYSTEM, Entries, Question, Reading, write_answer
+from lssl_ray.whole_files import write_whole
 
 CACHE_VERSION = 1
 
@@ -50,7 +50,7 @@ class AnswerCache:
             "num_images": len(question.images),
             "answer": write_answer(entries),
         }
-        write_atomically(self._path(question), json.dumps(record, indent=1, ensure_ascii=False))
+        write_whole(self._path(question), json.dumps(record, indent=1, ensure_ascii=False))
 
     def _path(self, question: Question) -> Path:
         parts = [CACHE_VERSION, self._model, SYSTEM, question.prompt, question.schema]
@@ -58,13 +58,3 @@ class AnswerCache:
         for image in question.images:
             state.update(hashlib.sha256(image).digest())
         return self._folder / f"{state.hexdigest()[:40]}.json"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

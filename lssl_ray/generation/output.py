@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from lssl_ray.errors import ConfigError
-from lssl_ray.generation.cache import write_atomically
 from lssl_ray.generation.generator import Failure
 from lssl_ray.generation.questions import Entries
+from lssl_ray.whole_files import write_whole
 
 WRITTEN_BY = "lssl-ray concepts generate"
 
@@ -43,7 +43,7 @@ def write_vocabulary(out: Path, entries: Entries, *, provenance: Mapping[str, An
     """Write labels and phrases as `lssl_ray.concepts.vocabulary` reads them."""
     data = {"provenance": {"written_by": WRITTEN_BY, **provenance}, "labels": entries}
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
-    write_atomically(out, text)
+    write_whole(out, text)
 
 
 def write_failures(out: Path, failures: Sequence[Failure]) -> None:
@@ -51,6 +51,6 @@ def write_failures(out: Path, failures: Sequence[Failure]) -> None:
     path = find_failed_path(out)
     if failures:
         rows = [asdict(failure) for failure in failures]
-        write_atomically(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        write_whole(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     else:
         path.unlink(missing_ok=True)

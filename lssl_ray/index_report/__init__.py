@@ -4,7 +4,6 @@ Not here: making a manifest (`video.index`), what a terminal shows of it.
 """
 
 import json
-import os
 from pathlib import Path
 
 from lssl_ray.errors import DataError
@@ -12,6 +11,7 @@ from lssl_ray.index_report.figures import compute_index_figures
 from lssl_ray.index_report.page import render_page
 from lssl_ray.video.index import IndexReport
 from lssl_ray.video.manifest import Manifest
+from lssl_ray.whole_files import write_whole
 
 __all__ = ["write_index_report"]
 
@@ -38,14 +38,9 @@ def write_index_report(manifest: Manifest, report: IndexReport, stem: Path) -> t
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, text)
     except OSError as error:
         raise DataError(
             f"{path}: the report can't be written ({error.strerror or error}); choose another "

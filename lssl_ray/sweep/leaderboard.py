@@ -6,7 +6,6 @@ It knows the trials it is given, and no sweep.
 import csv
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from lssl_ray.sweep.trials import (
     format_value,
     shorten_names,
 )
+from lssl_ray.whole_files import replacing
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ def write_leaderboard(leaderboard: Leaderboard, path: Path) -> None:
     meant = dict.fromkeys(key for row in leaderboard.rows for key in row.settings)
     meant_only = [key for key in meant if key not in drawn]
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*_COLUMNS, *drawn, *meant_only, "trials", "run_folders", "reason"])
         for row in leaderboard.rows:
@@ -131,7 +130,6 @@ def write_leaderboard(leaderboard: Leaderboard, path: Path) -> None:
                     row.reason,
                 ]
             )
-    os.replace(unfinished, path)
 
 
 def format_leaderboard(leaderboard: Leaderboard, *, limit: int = 20) -> Table:

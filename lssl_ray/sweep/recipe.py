@@ -1,6 +1,5 @@
 """The best configuration as a recipe: a YAML file that `lssl-ray train --config` takes."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from lssl_ray.config import RunConfig, dump_config
 from lssl_ray.config.loading import apply_override, validate_config
 from lssl_ray.sweep.trials import build_overrides
+from lssl_ray.whole_files import write_whole
 
 
 def write_best_recipe(
@@ -35,7 +35,5 @@ def write_best_recipe(
     lines = [line for text in header for line in text.splitlines() or [""]]
     comment = "".join(f"# {line}".rstrip() + "\n" for line in lines)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(comment + dump_config(config), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, comment + dump_config(config))
     return config

@@ -5,11 +5,12 @@ number read while it grows.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from lssl_ray.whole_files import write_whole
 
 METRICS_FILE = "metrics.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -49,12 +50,7 @@ class Journal:
             if not path.exists():
                 continue
             kept = [row for row in read_rows(path) if row["step"] <= step]
-            staging = path.with_suffix(".rewinding")
-            staging.write_text(
-                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept),
-                encoding="utf-8",
-            )
-            os.replace(staging, path)
+            write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

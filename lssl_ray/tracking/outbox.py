@@ -8,7 +8,6 @@ It knows no service.
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,6 +19,7 @@ from lssl_ray.tracking.base import RunStatus
 from lssl_ray.tracking.journal import TIME_KEY
 from lssl_ray.tracking.service import Point, TrackedRun, build_points
 from lssl_ray.tracking.steps import StepSet
+from lssl_ray.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -199,9 +199,7 @@ class Outbox:
                 "refused": self.refused,
             }
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            staging = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-            staging.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
-            os.replace(staging, self.path)
+            write_whole(self.path, json.dumps(state, ensure_ascii=False))
 
     def _read(self) -> None:
         try:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lssl_ray.training.checkpoint import CHECKPOINTS_FOLDER, checkpoint_name
+from lssl_ray.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +67,8 @@ class CheckpointHolder:
         asked = read_asked(self.run_folder)
         if any(other > step for other in asked):
             path = self.run_folder / HELD_FOLDER / ASKED_FILE
-            staging = path.with_suffix(".rewinding")
             kept = sorted(other for other in asked if other <= step)
-            staging.write_text("".join(json.dumps({"step": one}) + "\n" for one in kept))
-            os.replace(staging, path)
+            write_whole(path, "".join(json.dumps({"step": one}) + "\n" for one in kept))
         checkpoint = self.run_folder / CHECKPOINTS_FOLDER / checkpoint_name(step)
         if step not in asked and checkpoint.is_dir():
             self.hold(checkpoint)

@@ -23,6 +23,7 @@ from lssl_ray.errors import DataError
 from lssl_ray.evaluation.cache import compute_videos_digest
 from lssl_ray.types import ClipFailure
 from lssl_ray.video.manifest import Manifest
+from lssl_ray.whole_files import write_whole
 
 VIEWS_FOLDER = "views"
 
@@ -142,8 +143,7 @@ def _decode_all(
         "augmentation": augmentation,
         "failures": [asdict(failure) for failure in failures],
     }
-    staging.write_text(json.dumps(known), encoding="utf-8")
-    os.replace(staging, index)
+    write_whole(index, json.dumps(known))
     return known
 
 

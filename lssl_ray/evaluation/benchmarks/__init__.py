@@ -6,7 +6,6 @@ manifest.
 """
 
 import gzip
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from lssl_ray.concepts.bank import DATASETS, load_published_names
 from lssl_ray.errors import DataError
+from lssl_ray.whole_files import replacing
 
 # What a video is in a split, as HMDB51's own files say it.
 UNUSED, TRAIN, TEST = "0", "1", "2"
@@ -116,11 +116,7 @@ def save_benchmark(benchmark: Benchmark, folder: Path) -> Path:
     rows = sorted(benchmark.label_by_id.items(), key=lambda row: (order[row[1]], row[0]))
     text = "".join(f"{label}\t{video_id}\t{''.join(codes[video_id])}\n" for video_id, label in rows)
     path = folder / f"{benchmark.name}.tsv.gz"
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    try:
+    with replacing(path) as unfinished:
         # No time stamp: the same benchmark is the same file.
-        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        unfinished.write_bytes(gzip.compress(text.encode(), mtime=0))
     return path
