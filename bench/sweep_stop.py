@@ -19,9 +19,9 @@ import typer
 
 from lssl_ray.demo.job import RECIPE, SMALL, prepare_demo
 from lssl_ray.display import open_display
-from lssl_ray.sweep_record import RECORD_FILE, open_record
-from lssl_ray.sweep_request import SweepRequest
-from lssl_ray.sweeping import sweep
+from lssl_ray.sweeping.job import sweep
+from lssl_ray.sweeping.record import RECORD_FILE, open_record
+from lssl_ray.sweeping.request import SweepRequest
 
 POLL_SECONDS = 0.1
 SPACE = '''"""How soon are a stopped trial's cores back?"""

@@ -74,8 +74,8 @@ def sweep(
                 "--resume goes on with a sweep as it was begun; beside it only --max-concurrent "
                 "may be given."
             )
-        from lssl_ray.sweep_request import SweepRequest
-        from lssl_ray.sweeping import sweep as run_sweep
+        from lssl_ray.sweeping.job import sweep as run_sweep
+        from lssl_ray.sweeping.request import SweepRequest
 
         given.setdefault("config", None)
         run_sweep(

@@ -6,8 +6,8 @@ from typing import Any
 
 from lssl_ray.demo.job import RECIPE, DemoSize, prepare_demo
 from lssl_ray.display import RunDisplay
-from lssl_ray.sweep_request import SweepRequest
-from lssl_ray.sweeping import sweep
+from lssl_ray.sweeping.job import sweep
+from lssl_ray.sweeping.request import SweepRequest
 
 # Six trainings in a quarter of an hour on 2 cores: a third of the demo's steps.
 SIZE = DemoSize(num_train=512, num_selection=16, num_validation=96)

@@ -87,8 +87,8 @@ class SweepProcess:
 def main() -> None:
     """Run a sweep."""
     from lssl_ray.display import open_display
-    from lssl_ray.sweep_request import SweepRequest
-    from lssl_ray.sweeping import sweep
+    from lssl_ray.sweeping.job import sweep
+    from lssl_ray.sweeping.request import SweepRequest
 
     request, resume = (json.loads(text) for text in sys.argv[1:])
     with open_display() as display:

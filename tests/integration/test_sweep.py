@@ -21,7 +21,7 @@ from mlflow.entities import Run
 from sweep_process import SweepProcess
 
 from lssl_ray.config import load_config
-from lssl_ray.sweep_record import PlannedTrial, open_record
+from lssl_ray.sweeping.record import PlannedTrial, open_record
 from lssl_ray.tracking.journal import read_rows
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(600)]
@@ -56,7 +56,7 @@ SABOTAGE = """
 import os
 import sys
 
-if "lssl_ray.trial_run" in sys.orig_argv:
+if "lssl_ray.sweeping.trial_run" in sys.orig_argv:
     with open(sys.orig_argv[-1]) as recipe:
         if "flip_probability: 0.123" in recipe.read():
             print("ValueError: sabotaged", file=sys.stderr, flush=True)

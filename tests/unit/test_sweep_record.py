@@ -10,7 +10,7 @@ import pytest
 
 from lssl_ray.errors import CheckpointError, ConfigError
 from lssl_ray.locking import holding, wait_until_free
-from lssl_ray.sweep_record import (
+from lssl_ray.sweeping.record import (
     SweepFolder,
     SweepRecord,
     SweepSettings,

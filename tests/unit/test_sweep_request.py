@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from lssl_ray.cli import app
 from lssl_ray.config import load_config
 from lssl_ray.errors import CheckpointError, ConfigError
-from lssl_ray.sweep_request import SweepRequest, create_sweep, find_key, open_sweep
+from lssl_ray.sweeping.request import SweepRequest, create_sweep, find_key, open_sweep
 
 SPACE = '''"""Which rate is best?"""
 

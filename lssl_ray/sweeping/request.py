@@ -16,7 +16,7 @@ from lssl_ray.errors import ConfigError
 from lssl_ray.evaluation.label_free import DEFAULT_SCORE, SCORE_NAMES
 from lssl_ray.folder import resolve_paths
 from lssl_ray.sweep.trials import Scheduler, Search, build_overrides
-from lssl_ray.sweep_record import (
+from lssl_ray.sweeping.record import (
     SweepFolder,
     SweepRecord,
     SweepSettings,

@@ -1,8 +1,8 @@
 """One trial of a sweep: the run that `lssl-ray train` would do, on the Ray that is there.
 
-Started by `cluster/trial.py` as `python -m lssl_ray.trial_run RECIPE`. It ends as a refused or
-broken `lssl-ray train` does, and when its standard input ends: then who started it is gone, or
-wants it stopped.
+Started by `cluster/trial.py` as `python -m lssl_ray.sweeping.trial_run RECIPE`. It ends as a
+refused or broken `lssl-ray train` does, and when its standard input ends: then who started it is
+gone, or wants it stopped.
 """
 
 import json

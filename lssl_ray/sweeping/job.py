@@ -15,9 +15,9 @@ from lssl_ray.locking import holding, wait_until_free
 from lssl_ray.sweep.recipe import write_best_recipe
 from lssl_ray.sweep.scores import Score, ScoreReader, load_last_scores
 from lssl_ray.sweep.trials import Scheduler, Search
-from lssl_ray.sweep_filing import SweepTracker, file_results, open_sweep_tracker
-from lssl_ray.sweep_record import ENDED, PlannedTrial, SweepRecord
-from lssl_ray.sweep_request import OpenSweep, SweepRequest, create_sweep, open_sweep
+from lssl_ray.sweeping.filing import SweepTracker, file_results, open_sweep_tracker
+from lssl_ray.sweeping.record import ENDED, PlannedTrial, SweepRecord
+from lssl_ray.sweeping.request import OpenSweep, SweepRequest, create_sweep, open_sweep
 from lssl_ray.tracking.following import closing_honestly
 
 if TYPE_CHECKING:  # Ray is imported when a sweep is there to run
@@ -131,7 +131,7 @@ class SweepConductor:
         self._show()
         return TrialTask(
             trial_id=trial.trial_id,
-            command=(sys.executable, "-m", "lssl_ray.trial_run", str(recipe)),
+            command=(sys.executable, "-m", "lssl_ray.sweeping.trial_run", str(recipe)),
             working_folder=self._record.settings.working_folder,
             run_folder=str(folder.trials / trial.trial_id),
             log=str(folder.find_log(trial.trial_id)),

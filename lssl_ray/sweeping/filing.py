@@ -22,7 +22,7 @@ from lssl_ray.sweep.leaderboard import (
 from lssl_ray.sweep.plots import draw_importance, draw_parallel_coordinates
 from lssl_ray.sweep.recipe import write_best_recipe
 from lssl_ray.sweep.trials import TrialRecord
-from lssl_ray.sweep_record import SweepRecord
+from lssl_ray.sweeping.record import SweepRecord
 from lssl_ray.tracking.base import NullTracker, RunStatus, Tracker
 from lssl_ray.tracking.outbox import MAIN_OUTBOX, OUTBOX_FOLDER, load_outbox
 
