@@ -17,6 +17,7 @@ from lssl_ray.atlas.ranking import find_top_rows
 
 MIN_TSNE_CLIPS = 12  # t-SNE of a handful says nothing
 MIN_PERPLEXITY, MAX_PERPLEXITY = 5.0, 30.0
+MANY_CLIPS, MIN_RATE = 200, 10.0
 NUM_NEIGHBORS = 10
 NUM_ANCHOR_CLIPS = 5
 _START_SPREAD = 1e-4  # scikit-learn's own, of an initial layout
@@ -102,7 +103,9 @@ def _run_tsne(
     start = _project(first)
     spread = float(start[:, 0].std())
     start *= _START_SPREAD / spread if spread > 0 else 1.0
-    settings = {"perplexity": perplexity, "learning_rate": "auto", "random_state": 0}
+    # scikit-learn's own choice is never below 50, at which a few dozen clips fly apart.
+    rate = "auto" if len(first) >= MANY_CLIPS else max(MIN_RATE, len(first) / 4)
+    settings = {"perplexity": perplexity, "learning_rate": rate, "random_state": 0}
     earlier = TSNE(**settings, init=start.astype(np.float32)).fit_transform(first)
     # Exaggeration would tear up the layout that it starts from.
     later = TSNE(**settings, init=earlier, early_exaggeration=1.0).fit_transform(second)
