@@ -184,6 +184,7 @@ class LocalEngine:
                 start=partial(ChildValidator, job.run_folder),
                 append=journal.append,
                 best=config.evaluation.best,
+                deadline_seconds=config.evaluation.deadline_seconds,
                 on_waiting=job.on_waiting,
             )
         with beside:

@@ -41,6 +41,7 @@ RESUMABLE_KEYS = (
     "data.decode_deadline_seconds",
     "data.audit",
     "evaluation.every_checkpoints",
+    "evaluation.deadline_seconds",
     "evaluation.gpu_share",
 )
 

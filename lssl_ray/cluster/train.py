@@ -200,6 +200,7 @@ def _evaluating(job: TrainJob, desk: Any) -> AbstractContextManager[None]:
         start=partial(RayValidator, job.run_folder, gpu_share=evaluation.gpu_share),
         append=lambda kind, row: ray.get(desk.append.remote(kind, dict(row))),
         best=evaluation.best,
+        deadline_seconds=evaluation.deadline_seconds,
         on_waiting=job.on_waiting,
     )
 

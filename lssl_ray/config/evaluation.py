@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lssl_ray.config.section import Count, Name, Section, Share
+from lssl_ray.config.section import Count, Name, Positive, Section, Share
 
 VALIDATION_PREFIX, HELD_BACK_PREFIX = "validation/", "held_back/"
 SPLIT_FIGURES = ("zero_shot", "knn")
@@ -32,6 +32,11 @@ class EvaluationSection(Section):
         default=None,
         description="Metric by which the best checkpoint is kept in RUN/best: "
         "validation/SPLIT/zero_shot, validation/SPLIT/knn or held_back/SCORE; null: none is.",
+    )
+    deadline_seconds: Positive = Field(
+        default=3600.0,
+        description="Longest time that one checkpoint may take; then its evaluation is ended, "
+        "tried once more, and filed as not evaluated.",
     )
     gpu_share: Share = Field(
         default=0.0, description="Share of a GPU for evaluation beside training; 0: one core."

@@ -44,6 +44,7 @@ def evaluating_beside(
     start: Callable[[], Validator],
     append: Append,
     best: str | None,
+    deadline_seconds: float,
     on_waiting: OnWaiting | None = None,
 ) -> Iterator[None]:
     """Evaluate checkpoints that are set aside, from here to a good end of the block and the last.
@@ -53,9 +54,12 @@ def evaluating_beside(
         start: Starts what evaluates; called at the first checkpoint, and after a death.
         append: The journal's; called from another thread.
         best: Metric by which the best is kept.
+        deadline_seconds: Longest time for one checkpoint, the validator's start included.
         on_waiting: Called now and then while the end waits.
     """
-    session = _Session(run_folder, start=start, append=append, best=best)
+    session = _Session(
+        run_folder, start=start, append=append, best=best, deadline_seconds=deadline_seconds
+    )
     # A daemon: one that waits for an answer must not keep a failed run from ending.
     thread = threading.Thread(target=session.run, name="evaluating-beside", daemon=True)
     thread.start()
@@ -85,11 +89,13 @@ class _Session:
         start: Callable[[], Validator],
         append: Append,
         best: str | None,
+        deadline_seconds: float,
     ) -> None:
         self._run_folder = run_folder
         self._start = start
         self._append = append
         self._best = best
+        self._deadline_seconds = deadline_seconds
         self._validator: Validator | None = None
         self._interrupted = threading.Event()
         self.finishing = threading.Event()
@@ -144,12 +150,14 @@ class _Session:
                 self._validator = self._start()
             if self._interrupted.is_set():  # before it could be told
                 return "interrupted"
+            deadline = _Deadline(self._deadline_seconds, self._validator)
             try:
-                return self._validator.evaluate(held)
+                with deadline:
+                    return self._validator.evaluate(held)
             except EvaluationRefusedError as error:
                 return str(error)
             except ValidatorEndedError as error:
-                reason = str(error)
+                reason = deadline.reason or str(error)
                 self._close_validator()
                 if self._interrupted.is_set():
                     break
@@ -191,3 +199,25 @@ class _Session:
         validator, self._validator = self._validator, None
         if validator is not None:
             validator.close()
+
+
+class _Deadline:
+    """Ends a validator that hangs: whoever waits for its answer is told that it ended."""
+
+    def __init__(self, seconds: float, validator: Validator) -> None:
+        self._seconds = seconds
+        self._validator = validator
+        self._timer = threading.Timer(seconds, self._expire)
+        self._timer.daemon = True
+        self.reason = ""
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
+        self._timer.join()
+
+    def _expire(self) -> None:
+        self.reason = f"no answer within evaluation.deadline_seconds={self._seconds:g}"
+        self._validator.interrupt()

@@ -93,6 +93,7 @@ class Run:
         train: Callable[[], None] = lambda: None,
         start: Callable[[], Any] | None = None,
         best: str | None = None,
+        deadline_seconds: float = 60.0,
         on_waiting: Callable[[int], None] | None = None,
     ) -> None:
         start = start or partial(Scripted, script or {}, self.log)
@@ -101,6 +102,7 @@ class Run:
             start=start,
             append=self.journal.append,
             best=best,
+            deadline_seconds=deadline_seconds,
             on_waiting=on_waiting,
         ):
             train()
@@ -165,6 +167,17 @@ def test_session_replaces_a_dead_validator_once_per_checkpoint(run: Run) -> None
     assert (given_up["step"], given_up["reason"]) == (4, "signal 9")
     assert run.log.count("started") == run.log.count("closed") == 5
     assert run.held() == []
+
+
+def test_session_ends_a_validator_that_hangs_and_goes_on(run: Run) -> None:
+    validators: list[Scripted] = [Stuck(run.log), Stuck(run.log), Scripted({}, run.log)]
+    run.save(2, 4)
+    run.evaluate(start=lambda: validators.pop(0), deadline_seconds=0.05)
+    assert run.log.count("interrupted") == 2
+    given_up, evaluated = run.rows()
+    assert (given_up["step"], given_up[NOT_EVALUATED]) == (2, 1)
+    assert "0.05" in given_up["reason"]
+    assert (evaluated["step"], evaluated[KEY]) == (4, SCORES[4])
 
 
 def test_session_takes_a_refusal_as_the_last_word(run: Run) -> None:
@@ -253,7 +266,11 @@ def test_session_whose_journal_fails_says_so_at_the_end(run: Run) -> None:
     with (
         pytest.raises(OSError, match="no space"),
         evaluating_beside(
-            run.folder, start=partial(Scripted, {}, run.log), append=refuse, best=None
+            run.folder,
+            start=partial(Scripted, {}, run.log),
+            append=refuse,
+            best=None,
+            deadline_seconds=60.0,
         ),
     ):
         run.save(2)
