@@ -138,9 +138,12 @@ class OutboxTracker:
         if missing is not None:
             logger.warning(missing)
 
-    def finish(self, status: RunStatus, *, seconds: float = QUIET_SECONDS) -> None:
-        """Set the status, then close."""
-        self._outbox.set_status(status, unix_ms=round(1000 * time.time()))
+    def finish(
+        self, status: RunStatus, *, seconds: float = QUIET_SECONDS, ended: float | None = None
+    ) -> None:
+        """Set the status, then close; `ended` is when the run did, Unix seconds, None for now."""
+        unix_ms = round(1000 * (time.time() if ended is None else ended))
+        self._outbox.set_status(status, unix_ms=unix_ms)
         self.close(seconds)
 
     def describe_missing(self) -> str | None:

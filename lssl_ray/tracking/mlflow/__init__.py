@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from lssl_ray.errors import ConfigError
 from lssl_ray.tracking.base import RunStatus
-from lssl_ray.tracking.journal import METRICS_FILE
+from lssl_ray.tracking.journal import METRICS_FILE, TIME_KEY, read_rows
 from lssl_ray.tracking.mlflow.runs import KIND_TAG, MlflowRun, find_experiment
 from lssl_ray.tracking.outbox import (
     ADDED_OUTBOX,
@@ -205,6 +205,8 @@ def close_run(
 ) -> str | None:
     """End a run whose own process is gone: the rest of its journal, tags and status.
 
+    It ended with its last row, not now: other trials may have run since.
+
     Args:
         uri: Tracking store.
         experiment: Of the run.
@@ -229,7 +231,8 @@ def close_run(
     )
     tracker.start()
     tracker.set_tags(tags or {})
-    tracker.finish(status, seconds=seconds)
+    times = [row[TIME_KEY] for row in read_rows(run_folder / METRICS_FILE) if TIME_KEY in row]
+    tracker.finish(status, seconds=seconds, ended=max(times, default=None))
     return tracker.describe_missing()
 
 

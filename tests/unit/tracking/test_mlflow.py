@@ -296,6 +296,9 @@ def test_mlflow_child_is_nested_and_closed_from_outside(
     for _ in range(2):
         missing = close_run(uri, **arguments, status="FINISHED", tags={"lssl.stopped_early": "1"})
         assert missing is None
+    last = max(row[TIME_KEY] for row in read_rows(names["run_folder"] / METRICS_FILE))
+    ended = MlflowClient(tracking_uri=uri).get_run(child.run_id or "").info.end_time
+    assert ended == round(1000 * last), "a trial ends when it did, not with its sweep"
     assert open_tracker(**names, parent_run_id=parent.run_id).run_id == child.run_id
     found = {run.info.run_name: run for run in list_runs(uri, request.node.name)}
     assert set(found) == {"sweep", "trial-1"}
