@@ -11,7 +11,7 @@
 
 `load_model` reads it back equal to the bit. The format `open_clip` is the folder `clip` alone: an
 image CLIP that knows nothing of time, so what the temporal attention learned is lost. The format
-`mlflow` wraps the folder; registering is `tracking/mlflow`'s.
+`mlflow` wraps the folder; registering is `tracking/mlflow.py`'s.
 """
 
 import json
