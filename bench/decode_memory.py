@@ -18,8 +18,8 @@ import psutil
 from lssl_ray.cluster.data import ClipStream  # what the actor imports, Ray included
 from lssl_ray.video.index import index_videos
 from lssl_ray.video.order import ClipVisit
-from lssl_ray.video.pipeline import ClipDecoder, DecodedClip, DecodeSettings
-from lssl_ray.video.views import ViewKind, ViewRecipe
+from lssl_ray.video.pipeline import ClipDecoder, DecodedClip
+from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
 
 SIZES = {"340x256": (340, 256), "1920x1080": (1920, 1080), "3840x2160": (3840, 2160)}
 RECIPE = ViewRecipe(

@@ -20,8 +20,7 @@ from lssl_ray.cluster.desk import open_desk
 from lssl_ray.cluster.train import iterate_blocks
 from lssl_ray.video.manifest import VideoRecord, build_manifest
 from lssl_ray.video.order import RunPlan
-from lssl_ray.video.pipeline import DecodeSettings
-from lssl_ray.video.views import ViewKind, ViewRecipe
+from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
 
 
 def build_stream(units: int, segment_units: int, decoders: int) -> ClipStream:

@@ -22,14 +22,8 @@ from lssl_ray.video.decode_child import decode_frames
 from lssl_ray.video.loader import iterate_batches
 from lssl_ray.video.manifest import Manifest, VideoRecord
 from lssl_ray.video.order import ClipVisit, RunPlan
-from lssl_ray.video.pipeline import DecodeSettings
-from lssl_ray.video.views import (
-    ViewPlan,
-    ViewRecipe,
-    compute_needed_frames,
-    cut_view,
-    plan_views,
-)
+from lssl_ray.video.recipe import DecodeSettings, ViewRecipe
+from lssl_ray.video.views import ViewPlan, compute_needed_frames, cut_view, plan_views
 
 
 @dataclass(frozen=True)

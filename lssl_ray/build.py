@@ -30,8 +30,7 @@ from lssl_ray.training.schedules import Schedule, constant, cosine, linear
 from lssl_ray.training.task import LssTask
 from lssl_ray.video.manifest import Manifest, load_manifest
 from lssl_ray.video.order import RunPlan, compute_num_steps
-from lssl_ray.video.pipeline import DecodeSettings
-from lssl_ray.video.views import ViewKind, ViewRecipe
+from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
 
 RATE_CLIPS = 256  # configured learning rates are per this many clips
 

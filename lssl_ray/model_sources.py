@@ -32,7 +32,7 @@ from lssl_ray.training.checkpoint import (
     find_latest_checkpoint,
     load_progress,
 )
-from lssl_ray.video.pipeline import DecodeSettings
+from lssl_ray.video.recipe import DecodeSettings
 
 NUM_FRAMES = 8  # looked at per video where no run says otherwise
 DEADLINE_SECONDS, RECYCLE_AFTER, SHORT_SIDE = 30.0, 500, 512

@@ -11,7 +11,7 @@ from lssl_ray.errors import DataError
 from lssl_ray.types import ClipFailure
 from lssl_ray.video.isolation import DecodeError, DecodeProcess
 from lssl_ray.video.manifest import VideoRecord
-from lssl_ray.video.pipeline import DecodeSettings
+from lssl_ray.video.recipe import DecodeSettings
 
 
 @dataclass(frozen=True)

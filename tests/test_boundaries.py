@@ -54,6 +54,12 @@ def test_imports_of_command_line_do_not_wait_for_torch() -> None:
     assert run_python(code) == "[]"
 
 
+def test_imports_of_what_carries_clips_on_ray_do_not_wait_for_torch() -> None:
+    """The desk and Ray's split coordinator load these before the first batch can come."""
+    code = "import sys, lssl_ray.cluster.data, lssl_ray.cluster.desk; print('torch' in sys.modules)"
+    assert run_python(code) == "False"
+
+
 def test_imports_follow_the_layers_in_pyproject() -> None:
     tool = Path(sys.executable).parent / "lint-imports"
     if not tool.exists():

@@ -23,7 +23,7 @@ from lssl_ray.predictions import open_decoder
 from lssl_ray.types import ClipFailure
 from lssl_ray.video.isolation import DecodeProcess
 from lssl_ray.video.manifest import VideoRecord
-from lssl_ray.video.pipeline import DecodeSettings
+from lssl_ray.video.recipe import DecodeSettings
 
 NUM_FRAMES = 4
 # Height in px and WebP quality, best first.

@@ -12,7 +12,7 @@ a session is cut into segments, each a dataset of its own with such a process of
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +24,10 @@ from ray.data.datasource import ReadTask
 from lssl_ray.video.manifest import Manifest
 from lssl_ray.video.offenders import Offence
 from lssl_ray.video.order import RunPlan
-from lssl_ray.video.pipeline import ClipDecoder, Columns, DecodeSettings, pack_clips
-from lssl_ray.video.views import ViewRecipe
+from lssl_ray.video.recipe import DecodeSettings, ViewRecipe
+
+if TYPE_CHECKING:
+    from lssl_ray.video.pipeline import Columns
 
 # Decoded blocks that may lie in the object store, per decoder and per worker.
 BLOCKS_IN_STORE = 8
@@ -129,6 +131,10 @@ class DecodeUnits:
         manifest: "ray.ObjectRef[Manifest]",
         offences: Mapping[str, Offence],
     ) -> None:
+        # Here and below, not at the top: the desk and Ray's split coordinator load this module,
+        # and torch (seconds of a core each) is only for those who decode.
+        from lssl_ray.video.pipeline import ClipDecoder
+
         self._stream = stream
         self._decoder = ClipDecoder(
             ray.get(manifest),
@@ -138,8 +144,10 @@ class DecodeUnits:
             offences=offences,
         )
 
-    def __call__(self, units: dict[str, np.ndarray]) -> Columns:
+    def __call__(self, units: dict[str, np.ndarray]) -> "Columns":
         """Decode the one unit of this call."""
+        from lssl_ray.video.pipeline import pack_clips
+
         (unit,) = units["unit"].tolist()
         start = self._stream.unit_start(unit)
         visits = self._stream.plan.compute_visits(start, start + self._stream.clips_per_worker)

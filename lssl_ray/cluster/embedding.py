@@ -18,7 +18,7 @@ from lssl_ray.inference import load_model
 from lssl_ray.predictions import open_decoder
 from lssl_ray.types import ClipFailure
 from lssl_ray.video.manifest import Manifest
-from lssl_ray.video.pipeline import DecodeSettings
+from lssl_ray.video.recipe import DecodeSettings
 
 VIDEOS_PER_BATCH = 16
 

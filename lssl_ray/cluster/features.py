@@ -25,7 +25,7 @@ from lssl_ray.evaluation.views import EvaluationView
 from lssl_ray.types import ClipFailure
 from lssl_ray.video.isolation import DecodeProcess
 from lssl_ray.video.manifest import Manifest
-from lssl_ray.video.pipeline import DecodeSettings
+from lssl_ray.video.recipe import DecodeSettings
 
 VIEWS_PER_BATCH = 16
 _GOOD = ClipFailure("", "", "", "", 0.0, 0)

@@ -16,15 +16,8 @@ from lssl_ray.video.ahead import iterate_on_device
 from lssl_ray.video.manifest import Manifest
 from lssl_ray.video.offenders import Offence
 from lssl_ray.video.order import ClipVisit, RunPlan
-from lssl_ray.video.pipeline import (
-    ClipDecoder,
-    Columns,
-    DecodedClip,
-    DecodeSettings,
-    FailedClip,
-    pack_clips,
-)
-from lssl_ray.video.views import ViewRecipe
+from lssl_ray.video.pipeline import ClipDecoder, Columns, DecodedClip, FailedClip, pack_clips
+from lssl_ray.video.recipe import DecodeSettings, ViewRecipe
 
 STEPS_AHEAD = 2
 

@@ -16,39 +16,14 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from lssl_ray.types import NUM_AUGMENTATION_VALUES, ClipBatch, ClipFailure, FeedStats
-from lssl_ray.video.isolation import CHILD_MODULE, DecodeError, DecodeProcess
+from lssl_ray.video.isolation import DecodeError, DecodeProcess
 from lssl_ray.video.manifest import Manifest, VideoRecord
 from lssl_ray.video.offenders import Offence, RepeatOffenders
 from lssl_ray.video.order import ClipVisit
-from lssl_ray.video.views import (
-    ViewKind,
-    ViewPlan,
-    ViewRecipe,
-    compute_needed_frames,
-    cut_view,
-    plan_views,
-)
+from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
+from lssl_ray.video.views import ViewPlan, compute_needed_frames, cut_view, plan_views
 
 Columns = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class DecodeSettings:
-    """How videos are opened.
-
-    Attributes:
-        deadline_seconds: Longest time one video may take; then its decoder is killed.
-        recycle_after: Videos after which a decoder process is replaced, to bound leaked memory.
-        short_side: Frames whose short side is larger are decoded at this size, px.
-        memory_limit_mib: Memory a decoder process may take beyond its start; None for no limit.
-        child_module: Module run as the decoder process; see `DecodeProcess`.
-    """
-
-    deadline_seconds: float
-    recycle_after: int
-    short_side: int
-    memory_limit_mib: int | None = None
-    child_module: str = CHILD_MODULE
 
 
 @dataclass(frozen=True)

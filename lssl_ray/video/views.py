@@ -29,6 +29,7 @@ from lssl_ray.types import (
     NUM_AUGMENTATION_VALUES,
     SATURATION,
 )
+from lssl_ray.video.recipe import ViewRecipe
 from lssl_ray.video.sampling import (
     Window,
     compute_frame_indices,
@@ -38,53 +39,6 @@ from lssl_ray.video.sampling import (
 
 _VIEW_STREAM = 1  # keeps the views' random numbers apart from the shuffle's
 _CROP_TRIES = 10
-
-
-@dataclass(frozen=True)
-class ViewKind:
-    """How one kind of view is cut.
-
-    Attributes:
-        count: Views of this kind per clip, >= 0.
-        num_frames: Frames per view.
-        size: Height and width, px.
-        area: Smallest and largest share of the picture that a crop covers, in (0, 1].
-        window_share: Share of the clip's window that the frames span, in (0, 1].
-    """
-
-    count: int
-    num_frames: int
-    size: int
-    area: tuple[float, float]
-    window_share: float
-
-
-@dataclass(frozen=True)
-class ViewRecipe:
-    """Everything that decides a clip's views besides the video itself.
-
-    Attributes:
-        global_views: Seen by student and teacher.
-        local_views: Seen by the student only.
-        window_seconds: Length of the stretch of video that one clip looks at.
-        flip_probability: Chance of a mirrored view.
-        jitter_probability: Chance of changed brightness, contrast and saturation.
-        jitter_strength: Largest relative change of brightness, contrast, saturation.
-        grey_probability: Chance of a grey view.
-    """
-
-    global_views: ViewKind
-    local_views: ViewKind
-    window_seconds: float
-    flip_probability: float
-    jitter_probability: float
-    jitter_strength: tuple[float, float, float]
-    grey_probability: float
-
-    @property
-    def num_views(self) -> int:
-        """Views per clip, global and local."""
-        return self.global_views.count + self.local_views.count
 
 
 @dataclass(frozen=True)

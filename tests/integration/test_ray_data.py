@@ -34,8 +34,7 @@ from lssl_ray.tracking.journal import read_rows
 from lssl_ray.training.audit import find_missing_and_repeated
 from lssl_ray.video.manifest import Manifest, build_manifest, load_manifest, save_manifest
 from lssl_ray.video.order import RunPlan
-from lssl_ray.video.pipeline import DecodeSettings
-from lssl_ray.video.views import ViewKind, ViewRecipe
+from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
 
 pytestmark = [
     pytest.mark.cluster,

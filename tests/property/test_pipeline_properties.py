@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lssl_ray.types import ClipFailure
 from lssl_ray.video.order import ClipVisit
 from lssl_ray.video.pipeline import DecodedClip, FailedClip, pack_clips, unpack_batch
-from lssl_ray.video.views import ViewKind, ViewRecipe
+from lssl_ray.video.recipe import ViewKind, ViewRecipe
 
 CPU = torch.device("cpu")
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lssl_ray.types import BRIGHTNESS, CONTRAST, FLIP, GREY, SATURATION
+from lssl_ray.video.recipe import ViewKind, ViewRecipe
 from lssl_ray.video.sampling import compute_window
 from lssl_ray.video.views import (
     Crop,
-    ViewKind,
     ViewPlan,
-    ViewRecipe,
     build_rng,
     compute_needed_frames,
     cut_view,

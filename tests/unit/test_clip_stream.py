@@ -7,8 +7,7 @@ import pytest
 
 from lssl_ray.cluster.data import ClipStream, build_execution_options, check_positions
 from lssl_ray.video.order import RunPlan
-from lssl_ray.video.pipeline import DecodeSettings
-from lssl_ray.video.views import ViewKind, ViewRecipe
+from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
 
 RECIPE = ViewRecipe(
     global_views=ViewKind(count=2, num_frames=8, size=224, area=(0.4, 1.0), window_share=1.0),

@@ -12,7 +12,7 @@ from PIL import Image
 from lssl_ray.atlas.thumbnails import LEVELS, NUM_FRAMES, draw_thumbnails, encode_strip
 from lssl_ray.video.index import index_videos
 from lssl_ray.video.manifest import VideoRecord
-from lssl_ray.video.pipeline import DecodeSettings
+from lssl_ray.video.recipe import DecodeSettings
 
 SETTINGS = DecodeSettings(deadline_seconds=60.0, recycle_after=100, short_side=512)
 PLENTY = 10**8

@@ -18,7 +18,7 @@ from lssl_ray.video.pipeline import (
     pack_clips,
     unpack_batch,
 )
-from lssl_ray.video.views import ViewKind, ViewRecipe
+from lssl_ray.video.recipe import ViewKind, ViewRecipe
 
 CPU = torch.device("cpu")
 RECIPE = ViewRecipe(

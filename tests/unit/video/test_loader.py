@@ -12,8 +12,7 @@ from lssl_ray.types import ClipBatch
 from lssl_ray.video.loader import iterate_batches
 from lssl_ray.video.manifest import Manifest, build_manifest, load_manifest
 from lssl_ray.video.order import RunPlan
-from lssl_ray.video.pipeline import DecodeSettings
-from lssl_ray.video.views import ViewKind, ViewRecipe
+from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
 
 RECIPE = ViewRecipe(
     global_views=ViewKind(count=2, num_frames=3, size=32, area=(0.4, 1.0), window_share=1.0),

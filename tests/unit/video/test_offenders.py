@@ -11,8 +11,8 @@ from lssl_ray.types import ClipFailure
 from lssl_ray.video.manifest import Manifest, build_manifest, load_manifest
 from lssl_ray.video.offenders import Offence, count_offences
 from lssl_ray.video.order import ClipVisit
-from lssl_ray.video.pipeline import ClipDecoder, DecodedClip, DecodeSettings, FailedClip
-from lssl_ray.video.views import ViewKind, ViewRecipe
+from lssl_ray.video.pipeline import ClipDecoder, DecodedClip, FailedClip
+from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
 
 RECIPE = ViewRecipe(
     global_views=ViewKind(count=1, num_frames=2, size=16, area=(0.4, 1.0), window_share=1.0),
