@@ -95,7 +95,9 @@ def _describe_end(summary: dict[str, Any], folder: RunFolder, config: RunConfig)
     if quarantined:
         lines.append(f"Quarantined: {quarantined} (reasons in {folder.quarantine})")
     if not summary["finished"]:
-        lines.append(f"To go on: lssl-ray train --resume {folder.path}")
+        # The saved configuration would end the next session where this one ended.
+        further = " --set run.stop_at_step=null" if config.run.stop_at_step else ""
+        lines.append(f"To go on: lssl-ray train --resume {folder.path}{further}")
     if config.tracking.uri is not None:
         is_server = config.tracking.uri.startswith("http")
         place = "" if is_server else "mlflow ui --backend-store-uri "

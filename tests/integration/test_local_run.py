@@ -194,7 +194,7 @@ def test_train_small_run_leaves_exactly_the_promised_files(workplace: Workplace)
 def test_train_stopped_in_every_way_goes_on_in_the_same_tracked_run(workplace: Workplace) -> None:
     """Stop on purpose, Ctrl-C, a terminated job, and then to the end."""
     output = workplace.succeed(workplace.start("optim.epochs=10", "run.stop_at_step=3"))
-    assert f"--resume {workplace.run}" in output
+    assert f"--resume {workplace.run} --set run.stop_at_step=null" in output
     assert not workplace.summary()["finished"]
     first = workplace.tracked()
     assert first.info.status == "SCHEDULED"
