@@ -30,7 +30,7 @@ def build_stream(units: int, segment_units: int, decoders: int) -> ClipStream:
         start_position=0,
         num_steps=units,
         num_workers=1,
-        clips_per_worker=1,
+        clips_per_step=1,
         recipe=ViewRecipe(
             global_views=view,
             local_views=view,

@@ -50,7 +50,13 @@ def connect_ray(setting: Setting) -> Iterator[float]:
 def load_stream(config: RunConfig) -> tuple[ClipStream, Manifest]:
     """A training session's clips from its first step, and its usable videos."""
     manifest = load_manifest(config.data.manifest).usable()
-    return build_stream(config, Progress(), num_videos=len(manifest)), manifest
+    stream = build_stream(
+        config,
+        Progress(),
+        num_videos=len(manifest),
+        num_workers=config.cluster.most_workers,
+    )
+    return stream, manifest
 
 
 class BlockStream:

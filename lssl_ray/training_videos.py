@@ -38,8 +38,8 @@ def _quarantine_indexed(manifest: Manifest, run_folder: Path) -> None:
     journal = Journal(run_folder)
     rows = read_rows(run_folder / QUARANTINE_FILE)
     known = {row["video_id"] for row in rows if row["stage"] == INDEX_STAGE}
-    for record in manifest.records():
-        if record.status != "ok" and record.video_id not in known:
+    for record in manifest.bad().records():
+        if record.video_id not in known:
             row = {
                 "video_id": record.video_id,
                 "path": record.path,

@@ -6,11 +6,15 @@ them.
 """
 
 import hashlib
+import heapq
+import itertools
+from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 
 from lssl_ray.errors import DataError
-from lssl_ray.video.manifest import Manifest
+from lssl_ray.video.manifest import ROWS_PER_BATCH, Manifest
 
 _PURPOSE = b"lssl_ray.held_back\x00"
 
@@ -34,12 +38,17 @@ def split_held_back(manifest: Manifest, *, num_held_back: int) -> tuple[Manifest
             f"data.hold_back={num_held_back} leaves nothing to train on: the manifest of "
             f"{manifest.root} has {len(manifest)} usable videos. Hold fewer back, or index more."
         )
-    ids = manifest.table["video_id"].to_pylist()
-    keys = [hashlib.sha256(_PURPOSE + video_id.encode()).digest() for video_id in ids]
-    chosen = set(sorted(range(len(ids)), key=keys.__getitem__)[:num_held_back])
-    mask = pa.array([row in chosen for row in range(len(ids))])
-    kept = pa.array([row not in chosen for row in range(len(ids))])
-    return _select(manifest, kept), _select(manifest, mask)
+    smallest = heapq.nsmallest(num_held_back, zip(_iterate_keys(manifest), itertools.count()))
+    chosen = np.zeros(len(manifest), dtype=bool)
+    chosen[[row for _, row in smallest]] = True
+    return _select(manifest, pa.array(~chosen)), _select(manifest, pa.array(chosen))
+
+
+def _iterate_keys(manifest: Manifest) -> Iterator[bytes]:
+    """Each row's SHA-256; ids are Python objects a few thousand at a time."""
+    for batch in manifest.table.select(["video_id"]).to_batches(max_chunksize=ROWS_PER_BATCH):
+        for video_id in batch.column(0).to_pylist():
+            yield hashlib.sha256(_PURPOSE + video_id.encode()).digest()
 
 
 def _select(manifest: Manifest, mask: pa.Array) -> Manifest:

@@ -78,7 +78,7 @@ def _iterate_blocks(
 
         ahead: deque[list[Future[DecodedClip | FailedClip]]] = deque()
         for start in range(start_position, plan.num_positions, clips_per_step):
-            visits = plan.compute_worker_visits(start, rank=0, clips_per_worker=clips_per_step)
+            visits = plan.compute_visits(start, start + clips_per_step)
             ahead.append([pool.submit(decode, visit) for visit in visits])
             if len(ahead) > STEPS_AHEAD:
                 yield _collect(ahead.popleft(), recipe, clips_per_step)

@@ -2,25 +2,26 @@
 
 It is what training reads instead of folders: sizes, lengths and rates known, bad files marked with
 a reason. Columns stay in Arrow, so a million rows cost megabytes; a row becomes a Python object
-only when it is asked for. Not here: finding and probing files (`index`).
+only when it is asked for. Not here: what a row is (`record`), finding and probing files (`index`).
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lssl_ray import __version__
 from lssl_ray.errors import DataError
+from lssl_ray.video.digest import compute_table_digest
 from lssl_ray.video.probing import PROBING_VERSION
-from lssl_ray.video.readers import ReaderName
+from lssl_ray.video.record import SCHEMA, VideoRecord
 
 __all__ = [
     "MANIFEST_VERSION",
@@ -31,6 +32,7 @@ __all__ = [
     "build_manifest",
     "build_manifest_of_table",
     "build_table",
+    "find_repeated",
     "load_manifest",
     "save_manifest",
 ]
@@ -38,79 +40,10 @@ __all__ = [
 MANIFEST_VERSION = 1
 ROWS_PER_BATCH = 4096  # rows that are Python objects at a time while a table is made
 _METADATA_KEY = b"lssl_ray.manifest"
-_SCHEMA = pa.schema(
-    [
-        pa.field("video_id", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("label", pa.string()),
-        pa.field("split", pa.string()),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-        pa.field("num_frames", pa.int64(), nullable=False),
-        pa.field("fps", pa.float64(), nullable=False),
-        pa.field("duration_seconds", pa.float64(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("codec", pa.string(), nullable=False),
-        pa.field("rotation", pa.int32(), nullable=False),
-        pa.field("reader", pa.string(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("mtime_ns", pa.int64(), nullable=False),
-    ]
-)
-# A manifest's identity is what training sees, without paths and times: a moved folder keeps it.
-_DIGEST_COLUMNS = ("video_id", "size_bytes", "num_frames", "label", "split", "status", "reader")
 
 
 class OutdatedManifestError(DataError):
     """A manifest that holds nothing for this version: another version's, or one without rows."""
-
-
-@dataclass(frozen=True)
-class VideoRecord:
-    """One row of a manifest.
-
-    Attributes:
-        video_id: Unique; the path relative to the indexed folder, with "/". Randomness is keyed
-            by it, so moving the folder changes nothing.
-        path: Absolute path, or a URI.
-        label: Class name, or None.
-        split: Name of a split ("train", "test", ...), or None.
-        status: "ok" or "bad". A bad video has a reason and zeros for what isn't known.
-        reason: One of `isolation.DecodeReason`, or None.
-        detail: One short line about the reason, or, in a usable video, about frames that its
-            container announces and that don't decode; else None.
-        num_frames: Frames that decode, 0 if bad.
-        fps: Frames per second, average.
-        duration_seconds: num_frames / fps.
-        width: Pixels as displayed, rotation applied.
-        height: Pixels as displayed, rotation applied.
-        codec: FFmpeg's name of the codec, "" if not known.
-        rotation: Clockwise degrees the container asks for, already applied when decoding.
-        reader: Who decodes it; the frames were counted with it. A bad video, which nobody decodes,
-            has "decord", or the one reader that was asked for.
-        size_bytes: Size of the file.
-        mtime_ns: Its modification time, nanoseconds since 1970.
-    """
-
-    video_id: str
-    path: str
-    label: str | None
-    split: str | None
-    status: Literal["ok", "bad"]
-    reason: str | None
-    detail: str | None
-    num_frames: int
-    fps: float
-    duration_seconds: float
-    width: int
-    height: int
-    codec: str
-    rotation: int
-    reader: ReaderName
-    size_bytes: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -134,6 +67,10 @@ class Manifest:
     def usable(self) -> "Manifest":
         """The videos with status "ok"."""
         return self._filter(pc.equal(self.table["status"], "ok"))
+
+    def bad(self) -> "Manifest":
+        """The videos that are not usable."""
+        return self._filter(pc.not_equal(self.table["status"], "ok"))
 
     def where(self, *, split: str) -> "Manifest":
         """The videos of one split.
@@ -170,16 +107,12 @@ class Manifest:
 
     def digest(self) -> str:
         """SHA-256 (hex) of what training sees, in row order; the same after a folder was moved."""
-        columns = [pc.cast(self.table[name], pa.string()) for name in _DIGEST_COLUMNS]
-        joined = pc.binary_join_element_wise(
-            *columns, "\x1f", null_handling="replace", null_replacement="\x00"
-        )
-        state = hashlib.sha256(f"lssl_ray.manifest {MANIFEST_VERSION}\n".encode())
-        for chunk in joined.iterchunks():
-            state.update("".join(f"{row}\x1e" for row in chunk.to_pylist()).encode())
-        return state.hexdigest()
+        header = f"lssl_ray.manifest {MANIFEST_VERSION}\n"
+        return compute_table_digest(self.table, header=header)
 
     def _filter(self, mask: Any) -> "Manifest":
+        if pc.all(mask, skip_nulls=False).as_py():
+            return self  # a copy of a large table is gigabytes
         return replace(self, table=self.table.filter(mask).combine_chunks())
 
 
@@ -207,8 +140,8 @@ def build_table(records: Iterable[VideoRecord]) -> pa.Table:
     rows = iter(records)
     batches = []
     while chunk := [vars(record) for record in islice(rows, ROWS_PER_BATCH)]:
-        batches.append(pa.RecordBatch.from_pylist(chunk, schema=_SCHEMA))
-    return pa.Table.from_batches(batches, schema=_SCHEMA)
+        batches.append(pa.RecordBatch.from_pylist(chunk, schema=SCHEMA))
+    return pa.Table.from_batches(batches, schema=SCHEMA)
 
 
 def save_manifest(manifest: Manifest, path: str) -> None:
@@ -257,11 +190,11 @@ def load_manifest(path: str) -> Manifest:
         first_line = str(error).splitlines()[0]
         raise DataError(f"{path}: is not a Parquet file ({first_line}). {remedy}") from error
     root, probing_version = _check_version(path, table.schema.metadata or {}, remedy)
-    missing = [name for name in _SCHEMA.names if name not in table.column_names]
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: the manifest lacks the columns {', '.join(missing)}. {remedy}")
     try:
-        table = table.select(_SCHEMA.names).cast(_SCHEMA)
+        table = table.select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{path}: a column has the wrong type ({error}). {remedy}") from error
     if table.num_rows == 0:
@@ -287,12 +220,34 @@ def _check_version(path: str, metadata: dict[bytes, bytes], remedy: str) -> tupl
 
 
 def _check_unique(table: pa.Table, name: str) -> None:
-    ids = table["video_id"]
-    if pc.count_distinct(ids).as_py() == table.num_rows:
-        return
-    counts = pc.value_counts(ids)
-    twice = next(entry["values"] for entry in counts.to_pylist() if entry["counts"] > 1)
-    raise DataError(
-        f"{name}: video_id {twice!r} appears more than once; ids must be unique. Index the "
-        "folders' common parent with `lssl-ray data index`, or rename one of them."
-    )
+    twice = find_repeated(table["video_id"])
+    if twice is not None:
+        raise DataError(
+            f"{name}: video_id {twice!r} appears more than once; ids must be unique. Index the "
+            "folders' common parent with `lssl-ray data index`, or rename one of them."
+        )
+
+
+def find_repeated(strings: pa.ChunkedArray) -> str | None:
+    """A string that is there more than once; takes 8 bytes of memory per string."""
+    hashes = np.empty(len(strings), dtype=np.int64)
+    filled = 0
+    for piece in _iterate_pieces(strings):
+        hashes[filled : filled + len(piece)] = [hash(text) for text in piece]
+        filled += len(piece)
+    hashes.sort()
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    seen: set[str] = set()
+    for piece in _iterate_pieces(strings) if suspects else ():
+        for text in piece:
+            if hash(text) in suspects:
+                if text in seen:
+                    return text
+                seen.add(text)  # so far it only shares its hash
+    return None
+
+
+def _iterate_pieces(strings: pa.ChunkedArray) -> Iterator[list[str]]:
+    for chunk in strings.chunks:
+        for start in range(0, len(chunk), ROWS_PER_BATCH):
+            yield chunk.slice(start, ROWS_PER_BATCH).to_pylist()

@@ -3,7 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lssl_ray.video.order import ClipVisit, RunPlan, compute_epoch_order, compute_num_steps
+from lssl_ray.video.order import (
+    ClipVisit,
+    RunPlan,
+    compute_epoch_order,
+    compute_num_steps,
+    compute_share,
+)
 
 seeds = st.integers(0, 2**32)
 
@@ -15,15 +21,18 @@ def plans(draw: st.DrawFn) -> RunPlan:
     return RunPlan(num_videos=num_videos, num_positions=num_positions, seed=draw(seeds))
 
 
-def visit_all(plan: RunPlan, start: int, *, workers: int, clips_per_worker: int) -> list[ClipVisit]:
-    """What all workers see from a position to the end, step by step, in rank order."""
-    visits = []
-    for step_start in range(start, plan.num_positions, workers * clips_per_worker):
+def visit_all(
+    plan: RunPlan, start: int, *, workers: int, clips_per_step: int
+) -> list[list[ClipVisit]]:
+    """What all workers see from a position to the end: a list per step, in rank order."""
+    steps = []
+    for step_start in range(start, plan.num_positions, clips_per_step):
+        visits = []
         for rank in range(workers):
-            visits += plan.compute_worker_visits(
-                step_start, rank=rank, clips_per_worker=clips_per_worker
-            )
-    return visits
+            share = compute_share(clips_per_step, rank=rank, num_workers=workers)
+            visits += plan.compute_visits(step_start + share.start, step_start + share.stop)
+        steps.append(visits)
+    return steps
 
 
 @given(num_videos=st.integers(1, 200), seed=seeds, epoch=st.integers(0, 1000))
@@ -44,39 +53,32 @@ def test_compute_epoch_order_differs_by_epoch_and_seed() -> None:
     assert len(orders) == 9
 
 
-@given(plan=plans(), workers=st.integers(1, 5), clips_per_worker=st.integers(1, 7))
-def test_run_plan_any_workers_see_each_video_once_per_epoch(
-    plan: RunPlan, workers: int, clips_per_worker: int
+@given(clips_per_step=st.integers(1, 100), data=st.data())
+def test_compute_share_all_clips_once_in_rank_order_and_evenly(
+    clips_per_step: int, data: st.DataObject
 ) -> None:
-    visits = visit_all(plan, 0, workers=workers, clips_per_worker=clips_per_worker)
+    workers = data.draw(st.integers(1, clips_per_step))
+    shares = [
+        compute_share(clips_per_step, rank=rank, num_workers=workers) for rank in range(workers)
+    ]
+    assert [clip for share in shares for clip in share] == list(range(clips_per_step))
+    sizes = {len(share) for share in shares}
+    assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
+
+
+@given(plan=plans(), workers=st.integers(1, 5), clips_per_step=st.integers(1, 20))
+def test_run_plan_any_workers_see_each_video_once_per_epoch(
+    plan: RunPlan, workers: int, clips_per_step: int
+) -> None:
+    steps = visit_all(plan, 0, workers=workers, clips_per_step=clips_per_step)
+    assert steps == visit_all(plan, 0, workers=1, clips_per_step=clips_per_step)
+    visits = [visit for step in steps for visit in step]
     assert [visit.position for visit in visits] == list(range(plan.num_positions))
     for epoch in range(plan.num_positions // plan.num_videos):
         seen = [visit.video for visit in visits if visit.epoch == epoch]
         assert sorted(seen) == list(range(plan.num_videos))
     rest = [v.video for v in visits if v.epoch == plan.num_positions // plan.num_videos]
     assert len(set(rest)) == len(rest) == plan.num_positions % plan.num_videos
-
-
-@given(
-    plan=plans(),
-    before=st.tuples(st.integers(1, 4), st.integers(1, 5)),
-    after=st.tuples(st.integers(1, 4), st.integers(1, 5)),
-    data=st.data(),
-)
-def test_run_plan_resume_with_other_workers_covers_the_rest_exactly_once(
-    plan: RunPlan, before: tuple[int, int], after: tuple[int, int], data: st.DataObject
-) -> None:
-    workers, clips_per_worker = before
-    num_steps = compute_num_steps(plan.num_positions, global_batch=workers * clips_per_worker)
-    stop_step = data.draw(st.integers(0, num_steps))
-    stop = min(stop_step * workers * clips_per_worker, plan.num_positions)
-    first = [
-        visit
-        for visit in visit_all(plan, 0, workers=workers, clips_per_worker=clips_per_worker)
-        if visit.position < stop
-    ]
-    second = visit_all(plan, stop, workers=after[0], clips_per_worker=after[1])
-    assert first + second == plan.compute_visits(0, plan.num_positions)
 
 
 @given(plan=plans(), a=st.integers(0, 150), b=st.integers(0, 150))
