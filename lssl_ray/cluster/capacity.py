@@ -11,6 +11,11 @@ from lssl_ray.config import RunConfig
 from lssl_ray.errors import ClusterError
 
 MIB = 2**20
+MOST_TRIALS = 1000  # nobody runs more at once
+LESS = (
+    "or lower cluster.num_workers, cluster.cpus_per_worker, cluster.num_decoders or "
+    "cluster.decode_memory_mib"
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def list_needs(config: RunConfig) -> list[Need]:
     share = {"GPU": config.evaluation.gpu_share} if config.evaluation.gpu_share else {}
     # Ray Data's small tasks when training does not run, the validator while it does.
     beside = Need("evaluation", {**share, "CPU": 1.0})
-    return [worker] * cluster.num_workers + [decoder] * cluster.num_decoders + [beside]
+    return [worker] * cluster.most_workers + [decoder] * cluster.num_decoders + [beside]
 
 
 def count_cores(needs: Sequence[Need]) -> int:
@@ -81,7 +86,7 @@ def count_fitting(needs: Sequence[Need], rooms: Sequence[NodeRoom], *, most: int
     ordered = sorted(needs, key=lambda need: -need.resources.get("GPU", 0.0))
     for count in range(most):
         for need in ordered:
-            if not _place(need, rooms, free):
+            if not place_need(need, rooms, free):
                 return count
     return most
 
@@ -97,29 +102,48 @@ def choose_concurrency(config: RunConfig, rooms: Sequence[NodeRoom], *, wanted: 
     Raises:
         ClusterError: Not even one fits, or not as many as wanted.
     """
-    needs = list_needs(config)
-    most = 1000 if wanted is None else wanted
-    fitting = count_fitting(needs, rooms, most=most)
+    most = MOST_TRIALS if wanted is None else wanted
+    fitting = count_fitting(list_needs(config), rooms, most=most)
     if fitting >= max(1, wanted or 1):
         return fitting
-    cluster = config.cluster
-    there = ", ".join(_describe(room) for room in rooms) or "no node"
     asked = "one trial does" if fitting == 0 else f"{wanted} trials at once do"
     way_out = (
-        "start more or larger nodes, or lower cluster.num_workers, cluster.cpus_per_worker, "
-        "cluster.num_decoders or cluster.decode_memory_mib"
+        f"start more or larger nodes, {LESS}"
         if fitting == 0
         else f"give --max-concurrent {fitting} or fewer, or start more nodes"
     )
     raise ClusterError(
-        f"{asked} not fit on this cluster ({there}). A trial needs {cluster.num_workers} workers "
-        f"of {cluster.cpus_per_worker} cores{' and a GPU' if cluster.use_gpu else ''}, "
-        f"{cluster.num_decoders} decoders of a core and {cluster.decode_memory_mib} MiB, and a "
-        f"core for evaluation: {count_cores(needs)} cores in all; {way_out}."
+        f"{asked} not fit on this cluster ({describe_rooms(rooms)}). {describe_trial(config)}; "
+        f"{way_out}."
     )
 
 
-def _place(need: Need, rooms: Sequence[NodeRoom], free: Sequence[dict[str, float]]) -> bool:
+def describe_rooms(rooms: Sequence[NodeRoom]) -> str:
+    """The nodes, for an error."""
+    return ", ".join(_describe(room) for room in rooms) or "no node"
+
+
+def describe_trial(config: RunConfig) -> str:
+    """What a trial needs, for an error."""
+    cluster = config.cluster
+    labels = [
+        f"{process} on nodes with {dict(wanted)}"
+        for process, wanted in (
+            ("workers", cluster.train_labels),
+            ("decoders", cluster.decode_labels),
+        )
+        if wanted
+    ]
+    where = f" ({', '.join(labels)})" if labels else ""
+    return (
+        f"A trial needs {cluster.most_workers} workers of {cluster.cpus_per_worker} cores"
+        f"{' and a GPU' if cluster.use_gpu else ''}, {cluster.num_decoders} decoders of a core and "
+        f"{cluster.decode_memory_mib} MiB, and a core for evaluation: "
+        f"{count_cores(list_needs(config))} cores in all{where}"
+    )
+
+
+def place_need(need: Need, rooms: Sequence[NodeRoom], free: Sequence[dict[str, float]]) -> bool:
     """Take what is needed from the first node that has it."""
     for room, left in zip(rooms, free, strict=True):
         if not need.labels.items() <= room.labels.items():

@@ -30,6 +30,9 @@ class Source(Protocol):
     def draw(self) -> Values | None:
         """The next one; None when there is no further one."""
 
+    def count_left(self) -> int:
+        """How many are still to come."""
+
     def tell(self, values: Values, score: float) -> None:
         """What a configuration came to, higher is better."""
 
@@ -47,6 +50,10 @@ class ListedSource:
     def draw(self) -> Values | None:
         """The next one of the list."""
         return self._left.pop(0) if self._left else None
+
+    def count_left(self) -> int:
+        """The rest of the list."""
+        return len(self._left)
 
     def tell(self, values: Values, score: float) -> None:
         """Nothing is learned."""
@@ -96,6 +103,10 @@ class OptunaSource:
             else to_plain(params[key])
             for key, sampler in self._samplers.items()
         }
+
+    def count_left(self) -> int:
+        """Up to the number that was asked for."""
+        return max(0, self._num_left)
 
     def tell(self, values: Values, score: float) -> None:
         """Add what is known to Optuna's study."""

@@ -32,7 +32,9 @@ from lssl_ray.model_sources import (
     load_parts,
 )
 from lssl_ray.run import prepare_space, require_checkpoint
+from lssl_ray.storage.runs import fetch_model
 from lssl_ray.training.checkpoint import INDEX_FILE, MODEL_FILES, find_damage, load_progress
+from lssl_ray.video.remote import has_scheme
 
 RUNS_FOLDER = "runs"
 PLAIN_CLIP = "clip"
@@ -94,8 +96,9 @@ def open_evaluated_model(
     """Find out what a model is, and load its CLIP.
 
     Args:
-        model: Folder of a run (or its name below `runs/`), of a checkpoint or of an export; `clip`
-            for the CLIP that `config` names; an open_clip name or `local-dir:PATH`.
+        model: Folder of a run (or its name below `runs/`), of a checkpoint or of an export; URI of
+            a run in a store; `clip` for the CLIP that `config` names; an open_clip name or
+            `local-dir:PATH`.
         manifest: What is evaluated, for a configuration that names no videos.
         config: A recipe, with `clip` only.
         overrides: `a.b=value`; for a run or an export only what does not change what is computed.
@@ -119,7 +122,7 @@ def open_evaluated_model(
             )
         changes = list(overrides) + ([] if weights is None else [f"clip.weights={weights}"])
         return _open_configured_clip(resolve_paths(load_config(config, changes)))
-    folder = _find_folder(model)
+    folder = fetch_model(model) if has_scheme(model) else _find_folder(model)
     if folder is None:
         return _open_named_clip(model, manifest=manifest, overrides=overrides, weights=weights)
     if (folder / MODEL_FILE).is_file():

@@ -12,6 +12,7 @@ from torch import Tensor
 from lssl_ray import build
 from lssl_ray.concepts.bank import BANK_PREFIX, load_labels
 from lssl_ray.concepts.space import embed_ensemble
+from lssl_ray.config import RunConfig
 from lssl_ray.errors import ConfigError, DataError
 from lssl_ray.evaluating.request import EvaluationRequest
 from lssl_ray.evaluating.sources import EvaluatedModel
@@ -24,6 +25,7 @@ from lssl_ray.evaluation.targets import (
     build_own_target,
 )
 from lssl_ray.evaluation.transductive import Transduction, find_transductive_reading
+from lssl_ray.video.held_back import split_held_back
 from lssl_ray.video.manifest import Manifest, VideoRecord, load_manifest
 
 
@@ -151,7 +153,7 @@ def _find_transduction(
         by_concepts = model.config.objective.space == "concepts"
         labels = model.space.labels if by_concepts else ()
         try:
-            trained = build.load_training_manifest(model.config).records()
+            trained = _list_trained(model.config)
         except DataError:
             return None
     taken = set(target.video_ids)
@@ -163,6 +165,13 @@ def _find_transduction(
             target.benchmark, [record for record in records if record.video_id in taken]
         ),
     )
+
+
+def _list_trained(config: RunConfig) -> list[VideoRecord]:
+    """What a run could train on: neither videos that its index found bad nor those held back."""
+    usable = build.load_training_manifest(config).usable()
+    trained, _ = split_held_back(usable, num_held_back=config.data.hold_back)
+    return trained.records()
 
 
 def _identify(benchmark: str, records: Sequence[VideoRecord]) -> list[str]:

@@ -135,11 +135,13 @@ def write_leaderboard(leaderboard: Leaderboard, path: Path) -> None:
 def format_leaderboard(leaderboard: Leaderboard, *, limit: int = 20) -> Table:
     """The leaderboard for a console; configurations without a rank are always shown.
 
+    Why trials did not finish is told in `list_reasons`: sentences don't fit into a column.
+
     Args:
         leaderboard: Any.
         limit: Ranked configurations to show at most.
     """
-    hidden = sum(row.rank is not None and row.rank > limit for row in leaderboard.rows)
+    hidden = sum(not _is_shown(row, limit) for row in leaderboard.rows)
     knows_truth = leaderboard.truth not in (None, leaderboard.select)
     more = f"\n{hidden} more are not shown" if hidden else ""
     table = Table(
@@ -158,7 +160,7 @@ def format_leaderboard(leaderboard: Leaderboard, *, limit: int = 20) -> Table:
         list(dict.fromkeys(key for row in leaderboard.rows for key in row.values))
     )
     for row in leaderboard.rows:
-        if row.rank is not None and row.rank > limit:
+        if not _is_shown(row, limit):
             continue
         truth = [_round(row.truth), _round(row.regret)] if knows_truth else []
         seeds = str(row.num_seeds)
@@ -168,6 +170,16 @@ def format_leaderboard(leaderboard: Leaderboard, *, limit: int = 20) -> Table:
         cells += [seeds, str(row.steps), _describe_place(row)]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if row.rank == 1 else "")
     return table
+
+
+def list_reasons(leaderboard: Leaderboard, *, limit: int = 20) -> list[str]:
+    """A line for each configuration of the table with a trial that did not finish: which, and why.
+
+    Args:
+        leaderboard: Any.
+        limit: As for the table.
+    """
+    return [row.reason for row in leaderboard.rows if row.reason and _is_shown(row, limit)]
 
 
 _COLUMNS = (
@@ -196,6 +208,10 @@ def _find_truth(trials: Sequence[TrialRecord], select: str) -> str | None:
     return select if select in keys else min(keys, default=None)
 
 
+def _is_shown(row: LeaderboardRow, limit: int) -> bool:
+    return row.rank is None or row.rank <= limit
+
+
 def _describe_noise(row: LeaderboardRow) -> str:
     if row.rank == 1:
         return "best"
@@ -205,13 +221,12 @@ def _describe_noise(row: LeaderboardRow) -> str:
 
 
 def _describe_place(row: LeaderboardRow) -> str:
-    said = [row.reason] if row.reason else []
     if row.rank == 1:
-        said.insert(0, "best")
-    elif row.difference is not None:
-        noise = {True: ", within noise", False: "", None: ", noise unknown"}[row.within_noise]
-        said.insert(0, f"{row.difference:+.4f}{noise}")
-    return "; ".join(said)
+        return "best"
+    if row.difference is None:
+        return row.status.replace("_", " ")
+    noise = {True: ", within noise", False: "", None: ", noise unknown"}[row.within_noise]
+    return f"{row.difference:+.4f}{noise}"
 
 
 def _describe_score(row: LeaderboardRow) -> str:

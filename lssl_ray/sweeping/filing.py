@@ -17,6 +17,7 @@ from lssl_ray.sweep.leaderboard import (
     Leaderboard,
     build_leaderboard,
     format_leaderboard,
+    list_reasons,
     write_leaderboard,
 )
 from lssl_ray.sweep.plots import draw_importance, draw_parallel_coordinates
@@ -114,7 +115,7 @@ def file_results(
     record.finish(ending)
     _track(record, trials, best, tracker.run)
     display.show_table(format_leaderboard(leaderboard))
-    display.show_lines(*missing, *_describe_end(record, base, ending))
+    display.show_lines(*list_reasons(leaderboard), *missing, *_describe_end(record, base, ending))
     if best is None:
         tracker.run.finish("FAILED")
         raise TrainingError(

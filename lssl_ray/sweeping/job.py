@@ -1,5 +1,6 @@
 """`lssl-ray sweep`: plans trials, has Ray Tune run them, and keeps the record of what came out."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +22,12 @@ from lssl_ray.sweeping.request import OpenSweep, SweepRequest, create_sweep, ope
 from lssl_ray.tracking.following import closing_honestly
 
 if TYPE_CHECKING:  # Ray is imported when a sweep is there to run
+    from lssl_ray.cluster.room import TrialRoom
     from lssl_ray.cluster.search import Source
     from lssl_ray.cluster.trial import TrialTask
 
 LOCK_FILE = ".sweep.lock"
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
 # What trial_run.py takes to leave, and a little more.
 LEAVE_SECONDS = 50.0
 
@@ -70,7 +73,7 @@ def sweep(
 
 
 class SweepConductor:
-    """Plans trials one by one and files what comes of them; see `cluster.sweep.Conductor`.
+    """Plans trials one by one and files what comes of them; see `cluster.conducting.Conductor`.
 
     Args:
         opened: The sweep.
@@ -132,11 +135,16 @@ class SweepConductor:
         return TrialTask(
             trial_id=trial.trial_id,
             command=(sys.executable, "-m", "lssl_ray.sweeping.trial_run", str(recipe)),
-            working_folder=self._record.settings.working_folder,
+            working_folder=find_working_folder(self._record.settings.working_folder),
             run_folder=str(folder.trials / trial.trial_id),
             log=str(folder.find_log(trial.trial_id)),
             key=self._record.settings.select,
         )
+
+    def count_left(self) -> int:
+        """Trials that wait, and those of configurations that are still to be drawn."""
+        num_waiting = sum(trial.status == "waiting" for trial in self._record.trials)
+        return num_waiting + self._source.count_left() * self._record.settings.num_seeds
 
     def note_score(self, trial_id: str, score: Score) -> None:
         """Show how far a trial is, and the best of all."""
@@ -196,6 +204,15 @@ class SweepConductor:
         self._display.show_count(done, max(planned, len(trials)), text)
 
 
+def find_working_folder(recorded: str) -> str:
+    """Where trials start: where the sweep began, but in a job of Ray's that job's own folder.
+
+    There lies the code that the job brought; that of an earlier job may be gone, or be older.
+    """
+    is_job = JOB_VARIABLE in os.environ
+    return str(Path.cwd()) if is_job or not Path(recorded).is_dir() else recorded
+
+
 def _open_source(opened: OpenSweep) -> "Source":
     """What is still to be drawn; a list that is known beforehand is planned at once."""
     from lssl_ray.cluster.search import open_source
@@ -233,13 +250,14 @@ def _run(
         display.show_lines(f"All {len(record.trials)} trials of {settings.name} have ended.")
         return
     display.show_phase("Starting Ray")
-    with _ray_for_sweep(opened, max_concurrent) as concurrency:
-        at_once = f"{concurrency} at once" if concurrency > 1 else "one after the other"
+    with _ray_for_sweep(opened, max_concurrent) as room:
+        at_once = f"{room.count()} at once" if room.count() > 1 else "one after the other"
+        at_once += ", more as nodes come" if room.can_grow else ""
         display.show_phase(f"Sweep {settings.name}: trials {at_once}, chosen by {settings.select}")
         display.show_lines(settings.question)
         run_trials(
             conductor,
-            concurrency=concurrency,
+            room=room,
             scheduler=cast(Scheduler, settings.scheduler),
             past=_load_past(record),
             folder=record.folder.logs / "tune",
@@ -253,13 +271,12 @@ def _run(
 
 
 @contextmanager
-def _ray_for_sweep(opened: OpenSweep, max_concurrent: int | None) -> Iterator[int]:
+def _ray_for_sweep(opened: OpenSweep, max_concurrent: int | None) -> "Iterator[TrialRoom]":
+    from lssl_ray.cluster.room import open_trial_room
     from lssl_ray.cluster.session import stop_ray
-    from lssl_ray.cluster.sweep import start_ray_for_sweep
 
-    concurrency = start_ray_for_sweep(opened.base, wanted=max_concurrent)
     try:
-        yield concurrency
+        yield open_trial_room(opened.base, wanted=max_concurrent)
     finally:
         stop_ray()
 

@@ -98,7 +98,7 @@ def create_sweep(request: SweepRequest) -> OpenSweep:
     base = load_config(request.config, overrides)
     _check_base(base, key)
     root = Path(base.run.folder).expanduser().absolute()
-    folder = SweepFolder(root / (request.name or _find_free_name(root, space.name)))
+    folder = SweepFolder(root / (request.name or find_free_name(root, space.name)))
     if request.name is not None and not _NAME.fullmatch(request.name):
         raise ConfigError(
             f"--name {request.name!r} must be of letters, digits, dots, - and _, for a folder."
@@ -181,6 +181,11 @@ def _check_base(base: RunConfig, key: str) -> None:
             f"run.stop_at_step={base.run.stop_at_step} would end every trial early; leave it out, "
             "and set optim.max_steps for shorter trials."
         )
+    if base.run.storage is not None:
+        raise ConfigError(
+            f"run.storage={base.run.storage} keeps single runs; trials are in run.folder. "
+            "Leave it out, and put run.folder where all nodes see it."
+        )
     if key.startswith(HELD_BACK) and not base.data.hold_back:
         raise ConfigError(
             f"{key} is measured on held-back videos; give --hold-back N, or choose by labelled "
@@ -219,8 +224,8 @@ def _file_base(base: RunConfig, folder: SweepFolder) -> RunConfig:
     return load_config(folder.base)
 
 
-def _find_free_name(root: Path, name: str) -> str:
-    """The space's name, with a number where it is taken."""
+def find_free_name(root: Path, name: str) -> str:
+    """The name of a sweep's folder below `root`: a number is added where it is taken."""
     number = 1
     while (root / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1

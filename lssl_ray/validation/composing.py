@@ -31,15 +31,12 @@ from lssl_ray.validation.evaluator import (
     HeldBackVideos,
     LabelledSplit,
 )
+from lssl_ray.validation.scoring_views import NUM_VIEWS, VIEW_SEED, build_scoring_views
 from lssl_ray.video.held_back import split_held_back
 from lssl_ray.video.isolation import DecodeProcess
 from lssl_ray.video.manifest import Manifest, load_manifest
 from lssl_ray.video.order import ClipVisit
 from lssl_ray.video.pipeline import ClipDecoder, FailedClip
-
-# Label-free scores compare views; the draws are no run's own, so that its seed changes nothing.
-MIN_VIEWS = 2
-VIEW_SEED = 0
 
 
 def build_holder(
@@ -140,13 +137,12 @@ def _decode_centre(
         )
 
 
-def _decode_training_views(
+def _decode_scoring_views(
     config: RunConfig, run_folder: Path, name: str, manifest: Manifest
 ) -> DecodedVideos:
-    """Videos as training sees them at its global views, drawn alike for every seed of a run."""
-    recipe = build.build_recipe(config)
-    kind = replace(recipe.global_views, count=max(MIN_VIEWS, recipe.global_views.count))
-    recipe = replace(recipe, global_views=kind, local_views=replace(recipe.local_views, count=0))
+    """Videos as label-free scores see them, drawn alike for every run."""
+    views = config.views.global_
+    recipe = build_scoring_views(num_frames=views.num_frames, size=views.size)
     settings = build.build_decode_settings(config)
     with ClipDecoder(manifest, recipe=recipe, settings=settings, seed=VIEW_SEED) as decoder:
 
@@ -161,7 +157,7 @@ def _decode_training_views(
             name,
             manifest,
             look={"recipe": asdict(recipe), "short_side": settings.short_side},
-            shape=(kind.count, kind.num_frames, kind.size, kind.size, 3),
+            shape=(NUM_VIEWS, views.num_frames, views.size, views.size, 3),
             decode=decode,
         )
 
@@ -182,7 +178,7 @@ def _load_held_back(config: RunConfig, run_folder: Path) -> HeldBackVideos | Non
     if not len(manifest):
         return None
     return HeldBackVideos(
-        views=_decode_training_views(config, run_folder, "held_back-views", manifest),
+        views=_decode_scoring_views(config, run_folder, "held_back-views", manifest),
         centre=_decode_centre(config, run_folder, "held_back-centre", manifest),
     )
 

@@ -39,7 +39,7 @@ class HeldBackVideos:
     """Unlabelled videos that are not trained on.
 
     Attributes:
-        views: At least two of each, augmented as training's are.
+        views: At least two of each, augmented; see `scoring_views`.
         centre: One view each, for CLIP.
     """
 

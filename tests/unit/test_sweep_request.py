@@ -55,7 +55,7 @@ def test_a_value_that_would_fail_in_some_trial_is_refused(
     tmp_path: Path, recipe_file: Path
 ) -> None:
     space = tmp_path / "bad.py"
-    space.write_text(SPACE.replace("KEY", "optim.clips_per_step").replace("VALUES", "4, 5"))
+    space.write_text(SPACE.replace("KEY", "optim.clips_per_step").replace("VALUES", "4, 1"))
     overrides = ["cluster.num_workers=2"]
     with pytest.raises(ConfigError, match="clips_per_step"):
         create_sweep(ask(space, recipe_file, overrides=overrides))

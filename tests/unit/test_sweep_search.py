@@ -48,6 +48,16 @@ def test_a_resumed_list_goes_on_where_it_was(search: Any) -> None:
     assert [rest.draw() for _ in range(3)] == drawn[1:]
 
 
+@pytest.mark.parametrize("search", ["random", "grid", "optuna"])
+def test_a_source_knows_how_many_are_still_to_come(search: Any) -> None:
+    space = build_space({"variant": tune.choice(["a", "b", "c"])})
+    source = open_source(space, search=search, num_configurations=3, num_drawn=1, seed=1)
+    counts = [source.count_left()]
+    while source.draw() is not None:
+        counts.append(source.count_left())
+    assert counts == [2, 1, 0]
+
+
 def test_a_grid_is_not_cut_short() -> None:
     space = build_space({"variant": tune.choice(["a", "b", "c"])})
     with pytest.raises(ConfigError, match="3 configurations"):

@@ -8,7 +8,12 @@ from typing import Any
 from rich.console import Console
 from sweep_parts import SELECT, build_trial
 
-from lssl_ray.sweep.leaderboard import build_leaderboard, format_leaderboard, write_leaderboard
+from lssl_ray.sweep.leaderboard import (
+    build_leaderboard,
+    format_leaderboard,
+    list_reasons,
+    write_leaderboard,
+)
 from lssl_ray.sweep.trials import TrialRecord
 
 SCHEDULE = {"shape": "linear", "start": 0.1, "end": 0.05, "until": 0.5}
@@ -36,8 +41,8 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def show(trials: list[TrialRecord], *, limit: int = 20) -> str:
-    console = Console(file=io.StringIO(), width=160)
+def show(trials: list[TrialRecord], *, limit: int = 20, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(format_leaderboard(build_leaderboard(trials, select=SELECT), limit=limit))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -73,7 +78,7 @@ def test_leaderboard_table_shows_scores_noise_and_failures() -> None:
     text = show(build_trials())
     assert "0.5100 +- 0.0141" in text
     assert "variant=lss-a" in text and "linear 0.1 to 0.05 until 0.5" in text
-    assert "noise unknown" in text and "t4 (seed 0) failed" in text
+    assert "noise unknown" in text and "failed" in text
 
 
 def test_leaderboard_table_always_shows_failures_and_counts_what_it_hides() -> None:
@@ -81,10 +86,35 @@ def test_leaderboard_table_always_shows_failures_and_counts_what_it_hides() -> N
     trials.append(build_trial("lost", {"x": 99}, None, status="failed", reason="no videos"))
     text = show(trials, limit=5)
     assert "x=29" in text and "x=24" not in text
-    assert "no videos" in text and "25 more" in text
+    assert "x=99" in text and "25 more" in text
+
+
+def test_leaderboard_table_fits_80_columns_and_reasons_stand_beside_it() -> None:
+    why = "stopped at 25 % of its steps: the lower half there"
+    trials = [
+        build_trial("c001-s0", {"optim.learning_rate": 0.001}, 0.5),
+        build_trial("c002-s0", {"optim.learning_rate": 0.002}, 0.4, status="stopped_early"),
+        build_trial("c003-s0", {"optim.learning_rate": 0.003}, None, status="failed", reason=why),
+    ]
+    text = show(trials, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "stopped early" in text and "lower half" not in text
+    stopped, failed = list_reasons(build_leaderboard(trials, select=SELECT))
+    assert stopped.startswith("c002-s0") and "0.4" in stopped
+    assert failed.startswith("c003-s0") and failed.endswith(why)
+
+
+def test_leaderboard_reasons_of_rows_that_are_not_shown_are_left_out() -> None:
+    trials = [
+        build_trial(f"t{i:02d}", {"x": i}, i / 100, status="stopped_early", steps=i)
+        for i in range(10)
+    ]
+    trials.append(build_trial("lost", {"x": 99}, None, status="failed", reason="no videos"))
+    reasons = list_reasons(build_leaderboard(trials, select=SELECT), limit=2)
+    assert [reason.split()[0] for reason in reasons] == ["t09", "t08", "lost"]
 
 
 def test_leaderboard_table_takes_markup_in_texts_as_text() -> None:
     trial = build_trial("t1", {"x": "[red]"}, None, status="failed", reason="[bold] [/nonsense]")
-    text = show([trial])
-    assert "x=[red]" in text and "[/nonsense]" in text
+    assert "x=[red]" in show([trial])
+    assert "[/nonsense]" in list_reasons(build_leaderboard([trial], select=SELECT))[0]

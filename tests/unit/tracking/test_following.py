@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lssl_ray.tracking.base import NullTracker, RunStatus
-from lssl_ray.tracking.following import closing_honestly, following
-from lssl_ray.tracking.journal import METRICS_FILE, Journal
+from lssl_ray.tracking.following import closing_honestly, following, telling_events
+from lssl_ray.tracking.journal import EVENTS_FILE, METRICS_FILE, TIME_KEY, Journal, read_rows
 
 
 def write_windows(folder: Path, *steps: int) -> None:
@@ -45,3 +45,17 @@ def test_run_that_ends_otherwise_leaves_an_honest_status(
     with pytest.raises(error), closing_honestly(Recording()):
         raise error
     assert Recording.statuses == [status]
+
+
+def test_events_of_this_session_are_told_once_and_outlive_a_rewind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path)
+    journal.append("events", {"event": "restart", "message": "of a session before"})
+    with caplog.at_level("WARNING"), telling_events(tmp_path / EVENTS_FILE):
+        journal.append("events", {"event": "restart", "message": "now"})
+        journal.rewind(0)
+    assert [record.getMessage() for record in caplog.records] == ["now"]
+    rows = list(read_rows(tmp_path / EVENTS_FILE))
+    assert [row["message"] for row in rows] == ["of a session before", "now"]
+    assert rows[0][TIME_KEY] > 0

@@ -229,3 +229,28 @@ def test_follower_beside_a_busy_writer_misses_no_row(tmp_path: Path) -> None:
     written = list(read_rows(tmp_path / METRICS_FILE))
     assert [row["step"] for row in written] == list(range(1, last + 1))
     assert all(row in rows for row in written)
+
+
+def test_row_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    """A file that may not grow further takes a part of a line and then refuses, as a full disk."""
+    writer = """
+import resource, signal, sys
+from pathlib import Path
+from lssl_ray.tracking.journal import METRICS_FILE, Journal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal = Journal(Path(sys.argv[1]))
+journal.append("metrics", {"step": 0})
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+size = (Path(sys.argv[1]) / METRICS_FILE).stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
+try:
+    journal.append("metrics", {"step": 1})
+except OSError:
+    print("refused")
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+journal.append("metrics", {"step": 2})
+"""
+    command = [sys.executable, "-c", writer, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
+    assert read_steps(tmp_path / METRICS_FILE) == [0, 2]
