@@ -10,7 +10,9 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
+from lssl_ray.config.cluster import NUMBER, RANGE
 from lssl_ray.config.objective import CONSTANT, SCHEDULE
+from lssl_ray.config.passwords import find_passwords
 from lssl_ray.config.schema import RunConfig
 from lssl_ray.errors import ConfigError
 
@@ -84,8 +86,15 @@ def validate_config(data: dict[str, Any]) -> RunConfig:
     """Nested plain data to a frozen configuration.
 
     Raises:
-        ConfigError: All problems at once.
+        ConfigError: All problems at once; a password alone, and without what it is.
     """
+    if keys := find_passwords(data):
+        raise ConfigError(
+            f"{', '.join(keys)}: a URI with a password in it; configurations are filed with runs, "
+            "in MLflow and in logs. Take user and password out; they are read from the environment "
+            "(MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, PGPASSWORD, ~/.netrc), or from the machine's role (IAM)."
+        )
     # A section that isn't there is empty, so that the fields it lacks are named.
     sections: dict[str, Any] = {
         name: {} for name, field in RunConfig.model_fields.items() if field.is_required()
@@ -229,8 +238,8 @@ def _describe_combinations(
 
 
 def _locate(location: Sequence[int | str]) -> list[int | str]:
-    """Where a value is for a person, who wrote a number or a schedule and no tag."""
-    return [part for part in location if part not in (CONSTANT, SCHEDULE)]
+    """Where a value is for a person, who wrote a number, a range or a schedule and no tag."""
+    return [part for part in location if part not in (CONSTANT, SCHEDULE, NUMBER, RANGE)]
 
 
 def _suggest(location: Sequence[int | str]) -> str:

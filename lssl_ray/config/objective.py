@@ -113,7 +113,7 @@ class ObjectiveSection(Section):
 
 
 class HealthSection(Section):
-    """Collapse: nearly all clips are given the same concepts."""
+    """Collapse: nearly all clips are given the same concepts. Stalls: a worker stands still."""
 
     collapse: Literal["warn", "stop", "off"] = Field(
         default="warn", description="What a collapse leads to."
@@ -124,6 +124,12 @@ class HealthSection(Section):
         "as a share of log(number of categories).",
     )
     windows: Count = Field(default=3, description="So many such rows in a row are a collapse.")
+    stall_seconds: NonNegative = Field(
+        default=1800.0,
+        description="Longest time for one thing a worker does: loading, waiting for a batch (also "
+        "for decoders and nodes that start), a step (the first compiles), filing a checkpoint, "
+        "waiting for others. Then its stacks go to logs/ and it is ended. 0: no limit.",
+    )
 
 
 def find_impossible_objectives(objective: ObjectiveSection) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lssl_ray.config.cluster import ClusterSection
+from lssl_ray.config.cluster import ClusterSection, find_impossible_workers
 from lssl_ray.config.data import DataSection
 from lssl_ray.config.evaluation import EvaluationSection, find_impossible_evaluation
 from lssl_ray.config.model import ModelSection
@@ -28,6 +28,7 @@ from lssl_ray.config.section import (
     ShareBelowOne,
     TagName,
 )
+from lssl_ray.config.storage import find_impossible_storage
 
 _SIZE = "Height and width, px; a multiple of the patch size."
 _AREA = "Smallest and largest share of the picture that a crop covers."
@@ -41,6 +42,11 @@ class RunSection(Section):
         default="run", description="Name of the run and of its folder; resuming goes by it."
     )
     folder: str = Field(default="runs", description="Where run folders are made.")
+    storage: str | None = Field(
+        default=None,
+        description="URI (s3://BUCKET/FOLDER, gs://, file:///) under which runs are kept; the run "
+        "folder is then a working copy on the driver's machine. Null: in the run folder only.",
+    )
     seed: int = Field(
         default=0, ge=0, lt=2**63, description="Decides order, views and initialisation."
     )
@@ -210,6 +216,7 @@ def _find_impossible(config: RunConfig) -> list[str]:
     problems = _find_impossible_concepts(config.concepts)
     problems += find_impossible_objectives(config.objective)
     problems += find_impossible_evaluation(config.evaluation, num_held_back=config.data.hold_back)
+    problems += find_impossible_storage(config.run.storage)
     if views.global_.count + views.local.count < 2:
         problems.append(
             "views.global.count: one view leaves no pair to compare; set views.global.count >= 2 "
@@ -218,11 +225,7 @@ def _find_impossible(config: RunConfig) -> list[str]:
     for name, kind in (("global", views.global_), ("local", views.local)):
         if kind.area[0] > kind.area[1]:
             problems.append(f"views.{name}.area: {list(kind.area)} must be [smallest, largest]")
-    if optim.clips_per_step % cluster.num_workers:
-        problems.append(
-            f"optim.clips_per_step: {optim.clips_per_step} clips can't be shared evenly by "
-            f"cluster.num_workers={cluster.num_workers}; use a multiple"
-        )
+    problems += find_impossible_workers(cluster, clips_per_step=optim.clips_per_step)
     if config.clip.precision == "bf16" and not cluster.use_gpu:
         problems.append(
             "clip.precision: bf16 is for GPUs; set cluster.use_gpu=true or precision float32"

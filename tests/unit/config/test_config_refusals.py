@@ -101,7 +101,9 @@ def test_load_missing_values_are_named_with_their_override(tmp_path: Path) -> No
         ),
         (("views.global.area=[0.9,0.4]",), ("views.global.area", "0.9", "0.4")),
         (("views.local.area=[0.9,0.4]",), ("views.local.area", "0.9", "0.4")),
-        (("cluster.num_workers=3",), ("optim.clips_per_step", "cluster.num_workers=3", "multiple")),
+        (("cluster.num_workers=33",), ("cluster.num_workers", "33", "optim.clips_per_step=32")),
+        (("cluster.num_workers=[2, 33]",), ("cluster.num_workers", "33", "most 32")),
+        (("cluster.num_workers=[4, 2]",), ("cluster.num_workers", "[4, 2]", "fewest")),
         (("clip.precision=bf16",), ("clip.precision", "cluster.use_gpu=true")),
         (("clip.model=ViT-B-16",), ("clip.weights", "tag")),
         (
@@ -125,7 +127,7 @@ def test_load_impossible_combination_names_fields_and_remedy(
 
 def test_load_impossible_combinations_are_told_at_once(tmp_path: Path) -> None:
     heading, *lines = refuse(
-        tmp_path, "cluster.num_workers=3", "clip.precision=bf16", "views.local.area=[0.9,0.4]"
+        tmp_path, "cluster.num_workers=33", "clip.precision=bf16", "views.local.area=[0.9,0.4]"
     )
     assert heading.startswith("3 problems")
     assert len(lines) == 3
@@ -133,13 +135,13 @@ def test_load_impossible_combinations_are_told_at_once(tmp_path: Path) -> None:
 
 def test_load_impossible_combinations_are_told_beside_wrong_values(tmp_path: Path) -> None:
     heading, *lines = refuse(
-        tmp_path, "run.seed=-1", "optim.epoch=2", "cluster.num_workers=3", "clip.precision=bf16",
+        tmp_path, "run.seed=-1", "optim.epoch=2", "cluster.num_workers=33", "clip.precision=bf16",
         "cluster.use_gpu=maybe",
     )  # fmt: skip
     assert heading.startswith("4 problems")
     keys = [line.split(":")[0].strip() for line in lines]
     # bf16 may be fine with the GPU that the misspelt value meant.
-    assert keys == ["run.seed", "optim.epoch", "cluster.use_gpu", "optim.clips_per_step"]
+    assert keys == ["run.seed", "optim.epoch", "cluster.use_gpu", "cluster.num_workers"]
 
 
 def test_load_missing_values_hide_no_combination() -> None:
@@ -156,7 +158,9 @@ def test_load_missing_values_hide_no_combination() -> None:
         ("views.global.count=1", "views.local.count=1"),
         ("views.global.count=2", "views.local.count=0"),
         ("views.local.area=[0.4,0.4]",),
-        ("cluster.num_workers=4",),
+        ("cluster.num_workers=3",),
+        ("cluster.num_workers=[1, 32]",),
+        ("cluster.num_workers=[2, 2]",),
         ("clip.precision=bf16", "cluster.use_gpu=true"),
         ("clip.model=ViT-B-16", "clip.weights=openai"),
         ("objective.weight_align=0", "objective.weight_distill_category=0"),
