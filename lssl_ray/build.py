@@ -72,11 +72,11 @@ def build_space(config: RunConfig, clip: ClipModel) -> ConceptSpace:
     concepts = config.concepts
     if concepts.space is not None:
         space = load_concept_space(Path(concepts.space), clip_digest=clip.digest)
-        _require_descriptions(config, has_descriptions=space.descriptions is not None)
+        require_descriptions(config, has_descriptions=space.descriptions is not None)
         return space
     assert concepts.labels is not None  # validated with the configuration
     vocabulary = load_labels(concepts.labels)
-    _require_descriptions(config, has_descriptions=vocabulary.has_descriptions)
+    require_descriptions(config, has_descriptions=vocabulary.has_descriptions)
     return build_label_space(config, clip, vocabulary)
 
 
@@ -277,7 +277,8 @@ def _build_schedule(
     return shape(setting.start, setting.end, num_steps=max(1, round(setting.until * num_steps)))
 
 
-def _require_descriptions(config: RunConfig, *, has_descriptions: bool) -> None:
+def require_descriptions(config: RunConfig, *, has_descriptions: bool) -> None:
+    """Refuse labels without descriptions where the objectives act on these."""
     concepts = config.concepts
     if concepts.spaces != "category" and not has_descriptions:
         key = "labels" if concepts.space is None else "space"

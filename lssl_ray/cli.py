@@ -12,8 +12,10 @@ import typer
 from lssl_ray.cli_atlas import atlas
 from lssl_ray.cli_concepts import concepts_app
 from lssl_ray.cli_data import data_app
+from lssl_ray.cli_doctor import doctor
 from lssl_ray.cli_evaluate import evaluate
 from lssl_ray.cli_export import embed, export
+from lssl_ray.cli_plan import plan
 from lssl_ray.cli_sweep import demo_sweep, sweep
 from lssl_ray.cli_track import track_app
 from lssl_ray.cli_use import predict, search
@@ -98,7 +100,7 @@ def config_fields() -> None:
     typer.echo(describe_schema(), nl=False)
 
 
-for verb in (sweep, demo_sweep, evaluate, atlas, predict, embed, search, export):
+for verb in (doctor, plan, sweep, demo_sweep, evaluate, atlas, predict, embed, search, export):
     app.command()(verb)
 
 main: Callable[[], None] = app

@@ -13,9 +13,19 @@ from typing import Any
 from lssl_ray.config import RunConfig, load_config
 from lssl_ray.display import RunDisplay
 from lssl_ray.engine import Engine, LocalEngine
-from lssl_ray.errors import ConfigError
-from lssl_ray.folder import RunFolder, create_run_folder, open_run_folder
+from lssl_ray.errors import CheckpointError, ConfigError
+from lssl_ray.folder import (
+    RunFolder,
+    create_run_folder,
+    find_store,
+    open_run_folder,
+    open_stored_run,
+)
+from lssl_ray.full_disk import is_disk_full
 from lssl_ray.run import execute_run
+from lssl_ray.storage.mirror import mirroring
+from lssl_ray.training.disk_room import describe_full_run
+from lssl_ray.video.remote import has_scheme
 
 DEFAULT_FOLDER = "runs"
 
@@ -42,12 +52,16 @@ def train(
                 "--resume goes on with a run as it was configured; leave out --config, --run-name "
                 "and --overwrite (use --set for what may change)."
             )
-        folder, resolved = open_run_folder(_find_run(resume), overrides)
+        if has_scheme(resume):
+            folder, resolved = open_stored_run(resume, overrides, parent=Path(DEFAULT_FOLDER))
+        else:
+            folder, resolved = open_run_folder(_find_run(resume), overrides)
     else:
         if run_name is not None:
             overrides.append(f"run.name={json.dumps(run_name)}")
         folder, resolved = create_run_folder(load_config(config, overrides), overwrite=overwrite)
-    with logging_to(folder.log), sigterm_as_exit():
+    kept = mirroring(find_store(resolved), folder.path)
+    with logging_to(folder.log), sigterm_as_exit(), _telling_full_disk(folder), kept:
         summary = execute_run(
             resolved, folder, open_engine=pick_engine(local=local), display=display
         )
@@ -80,6 +94,9 @@ def _describe_end(summary: dict[str, Any], folder: RunFolder, config: RunConfig)
         f"{100 * summary['data_wait_share']:.0f} % of it waiting for data)",
         f"Run folder: {folder.path}",
     ]
+    store = find_store(config)
+    if store is not None:
+        lines.append(f"Kept at: {store.uri}")
     validation = summary["validation"]
     if validation["best"] is not None:
         best = validation["best"]
@@ -97,7 +114,8 @@ def _describe_end(summary: dict[str, Any], folder: RunFolder, config: RunConfig)
     if not summary["finished"]:
         # The saved configuration would end the next session where this one ended.
         further = " --set run.stop_at_step=null" if config.run.stop_at_step else ""
-        lines.append(f"To go on: lssl-ray train --resume {folder.path}{further}")
+        place = folder.path if store is None else store.uri
+        lines.append(f"To go on: lssl-ray train --resume {place}{further}")
     if config.tracking.uri is not None:
         is_server = config.tracking.uri.startswith("http")
         place = "" if is_server else "mlflow ui --backend-store-uri "
@@ -131,6 +149,17 @@ def logging_to(path: Path) -> Iterator[None]:
         ours.removeHandler(shown)
         log.close()
         persons_stderr.close()
+
+
+@contextmanager
+def _telling_full_disk(folder: RunFolder) -> Iterator[None]:
+    """Whatever was being written: a row, a picture, a checkpoint."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise CheckpointError(describe_full_run(folder.path)) from error
 
 
 @contextmanager

@@ -71,10 +71,11 @@ class RunDisplay:
             failed = f"  bad {row['data/clips_failed']}" if row["data/clips_failed"] else ""
             waiting = row.get("validation/waiting")
             queue = f"  {waiting} to evaluate" if waiting else ""
+            saved = "  checkpoint" if "checkpoint/asked" in row else ""
             text = (
                 f"loss {row.get('loss/total', float('nan')):.3f}  "
                 f"{row['data/clips_per_second']:.1f} clips/s  "
-                f"wait {100 * row['data/wait_share']:.0f}%{failed}{queue}"
+                f"wait {100 * row['data/wait_share']:.0f}%{failed}{queue}{saved}"
             )
             self._show(int(row["step"]), int(row["num_steps"]), text)
 

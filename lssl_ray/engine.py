@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from lssl_ray import build
 from lssl_ray.concepts.space import ConceptSpace
 from lssl_ray.config import RunConfig
-from lssl_ray.errors import CheckpointError
 from lssl_ray.evaluation.features import (
     FeatureTable,
     ViewFeatures,
@@ -29,12 +26,17 @@ from lssl_ray.evaluation.features import (
 from lssl_ray.evaluation.interpolation import interpolate_weights
 from lssl_ray.evaluation.views import EvaluationView
 from lssl_ray.model.clip import ImageTower
-from lssl_ray.model.space_time import VideoEncoder, is_temporal
-from lssl_ray.tracking.journal import QUARANTINE_FILE, Journal, read_rows
+from lssl_ray.model.space_time import VideoEncoder
+from lssl_ray.model.temporal_file import load_temporal
+from lssl_ray.storage.mirror import keep_checkpoints
+from lssl_ray.storage.runs import fetch_newest
+from lssl_ray.storage.store import find_run_store
+from lssl_ray.tracking.journal import QUARANTINE_FILE, Journal, file_damage, read_rows
 from lssl_ray.training.audit import file_positions
 from lssl_ray.training.checkpoint import find_latest_checkpoint, load_checkpoint, load_weights
 from lssl_ray.training.context import LocalContext
 from lssl_ray.training.loop import run_loop
+from lssl_ray.training.stalling import watching_run
 from lssl_ray.types import ClipFailure, Progress
 from lssl_ray.validation.child_validator import ChildValidator
 from lssl_ray.validation.composing import build_holder
@@ -145,12 +147,16 @@ class LocalEngine:
             config, build.build_image_tower(config), job.space, num_videos=num_videos, device=device
         )
         progress = Progress()
-        checkpoint = find_latest_checkpoint(job.run_folder)
+        journal = Journal(job.run_folder)
+        on_damage = partial(file_damage, journal.append)
+        store = find_run_store(config.run.storage, name=config.run.name)
+        if store is not None:
+            fetch_newest(store, job.run_folder, on_damage=on_damage)
+        checkpoint = find_latest_checkpoint(job.run_folder, on_damage=on_damage)
         if checkpoint is not None:
             progress = load_checkpoint(
                 checkpoint, task=parts.task, optimizer=parts.optimizer, rank=0
             )
-        journal = Journal(job.run_folder)
         journal.rewind(progress.step)
         quarantine = read_rows(job.run_folder / QUARANTINE_FILE)
         batches = iterate_batches(
@@ -174,7 +180,12 @@ class LocalEngine:
             device=device,
             append=journal.append,
             num_to_keep=config.run.checkpoints_to_keep,
-            on_checkpoint=None if holder is None else holder.hold,
+            on_checkpoint=keep_checkpoints(
+                store,
+                job.run_folder,
+                num_to_keep=config.run.checkpoints_to_keep,
+                then=None if holder is None else holder.hold,
+            ),
         )
         beside: AbstractContextManager[None] = nullcontext()
         if holder is not None:
@@ -187,7 +198,8 @@ class LocalEngine:
                 deadline_seconds=config.evaluation.deadline_seconds,
                 on_waiting=job.on_waiting,
             )
-        with beside:
+        stall_seconds = config.health.stall_seconds
+        with beside, watching_run(job.run_folder, seconds=stall_seconds) as on_phase:
             return run_loop(
                 parts.task,
                 parts.optimizer,
@@ -196,6 +208,7 @@ class LocalEngine:
                 progress=progress,
                 settings=build.build_loop_settings(config, num_videos=num_videos),
                 context=context,
+                on_phase=on_phase,
             )
 
     def extract_features(
@@ -271,21 +284,3 @@ def load_encoders(
             load_weights(encoder, source)
         encoders[name] = encoder.to(device)
     return encoders
-
-
-def load_temporal(encoder: VideoEncoder, path: Path) -> None:
-    """Load what time added to an image tower, all of it and nothing else.
-
-    Raises:
-        CheckpointError: Not readable, or of another architecture.
-    """
-    try:
-        result = encoder.load_state_dict(load_file(path), strict=False)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path} can't be used: {error}. Export the model again.") from error
-    missing = [name for name in result.missing_keys if is_temporal(name)]
-    if missing or result.unexpected_keys:
-        raise CheckpointError(
-            f"{path} lacks {missing[:5]} and holds {result.unexpected_keys[:5]} too much; export "
-            "the model again."
-        )

@@ -7,15 +7,19 @@
         summary.json        results and counts
         metrics.jsonl       a row per window of steps
         quarantine.jsonl    a row per video or clip that could not be decoded
+        events.jsonl        what happened to the run: workers started again, a damaged checkpoint
         checkpoints/        step_########/ (training/checkpoint.py)
         best/               the best checkpoint by evaluation.best, with best.json
         validation/         while it trains: checkpoints that wait to be evaluated, decoded videos
         artifacts/          concept space, evaluation tables, pictures
         logs/               what Ray and the libraries had to say
+
+With `run.storage` it is the working copy of a run that is kept behind a URI (`storage/`).
 """
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,9 @@ from typing import Any
 from lssl_ray.concepts.bank import BANK_PREFIX
 from lssl_ray.config import RunConfig, dump_config, load_config
 from lssl_ray.errors import CheckpointError, ConfigError
+from lssl_ray.storage.claims import claim, require_free
+from lssl_ray.storage.runs import bring_together, require_copy, require_same_store
+from lssl_ray.storage.store import RunStore, find_run_store, open_run_store, split_run_uri
 from lssl_ray.tracking.journal import METRICS_FILE, QUARANTINE_FILE
 from lssl_ray.training.checkpoint import list_checkpoints
 from lssl_ray.training.holding import HELD_FOLDER
@@ -33,6 +40,7 @@ CONFIG_FILE = "run_config.yaml"
 # Overrides that a resumed run may bring: nothing that changes what is computed.
 RESUMABLE_SECTIONS = ("cluster.", "tracking.")
 RESUMABLE_KEYS = (
+    "run.storage",
     "run.stop_at_step",
     "run.log_every",
     "run.checkpoint_every",
@@ -40,6 +48,7 @@ RESUMABLE_KEYS = (
     "data.max_bad_fraction",
     "data.decode_deadline_seconds",
     "data.audit",
+    "health.stall_seconds",
     "evaluation.every_checkpoints",
     "evaluation.deadline_seconds",
     "evaluation.gpu_share",
@@ -107,11 +116,16 @@ def find_run_folder(checkpoint: Path) -> Path:
 def create_run_folder(config: RunConfig, *, overwrite: bool) -> tuple[RunFolder, RunConfig]:
     """Make the folder of a new run and file its configuration, with absolute paths.
 
+    With `run.storage` its place in the store, too.
+
     Raises:
-        CheckpointError: The folder holds a run already, is not ours, or can't be made.
+        CheckpointError: One of them holds a run already, is not ours, or can't be made.
     """
     config = resolve_paths(config)
     folder = RunFolder(Path(config.run.folder) / config.run.name)
+    store = find_store(config)
+    if store is not None:
+        require_free(store, overwrite=overwrite)
     if folder.path.is_dir() and any(folder.path.iterdir()):
         if not overwrite and not _never_trained(folder):
             raise CheckpointError(
@@ -125,7 +139,19 @@ def create_run_folder(config: RunConfig, *, overwrite: bool) -> tuple[RunFolder,
             )
         shutil.rmtree(folder.path)
     _file_config(folder, config)
+    if store is not None:
+        store.delete()
+        claim(store, folder.path)
     return folder, config
+
+
+def find_store(config: RunConfig) -> RunStore | None:
+    """The place of a run behind `run.storage`; None without one.
+
+    Raises:
+        ConfigError: Nothing opens such a URI.
+    """
+    return find_run_store(config.run.storage, name=config.run.name)
 
 
 def _never_trained(folder: RunFolder) -> bool:
@@ -135,19 +161,77 @@ def _never_trained(folder: RunFolder) -> bool:
     return not folder.metrics.exists() or folder.metrics.stat().st_size == 0
 
 
-def open_run_folder(path: Path, overrides: list[str]) -> tuple[RunFolder, RunConfig]:
+def open_run_folder(
+    path: Path, overrides: Sequence[str], *, storage: str | None = None
+) -> tuple[RunFolder, RunConfig]:
     """The folder of an existing run and its configuration, to go on with it.
+
+    With `run.storage` folder and store are brought together first: see `storage.runs`.
+
+    Args:
+        path: The folder; with `storage` it need not be there.
+        overrides: `a.b=value`, of those that a resumed run may bring.
+        storage: Where the run is kept, when the folder is not known to say so.
 
     Raises:
         CheckpointError: No such run.
         ConfigError: An override would change what the run computes.
     """
     folder = RunFolder(path)
+    _require_resumable(overrides)
+    if storage is not None:
+        if folder.path.is_dir() and any(folder.path.iterdir()):
+            is_run = folder.config.is_file()
+            require_copy(path, load_config(folder.config).run.storage if is_run else None, storage)
+        bring_together(open_run_store(storage, name=path.name), path)
+        # Where it was kept before, and where its folder was, is of another time or machine.
+        own = {"run.storage": storage, "run.folder": str(path.parent)}
+        overrides = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in own.items())]
     if not folder.config.is_file():
         near = sorted(p.parent.name for p in path.parent.glob("*/run_config.yaml"))
         raise CheckpointError(
-            f"No run to resume at {path}. Runs there: {', '.join(near) or 'none'}."
+            f"No run to resume at {path}. Runs there: {', '.join(near) or 'none'}. One that is "
+            "kept in a store is resumed by its URI: --resume s3://BUCKET/.../NAME."
         )
+    config = resolve_paths(load_config(folder.config, overrides))
+    if storage is None:
+        require_same_store(path, load_config(folder.config).run.storage, config.run.storage)
+    store = find_store(config)
+    if store is not None and config.run.name != path.name:
+        raise CheckpointError(
+            f"{path} holds the run {config.run.name!r}, which is kept by that name; give folder or "
+            "URI this name again, and resume."
+        )
+    if store is not None and storage is None:
+        bring_together(store, path)
+        config = resolve_paths(load_config(folder.config, overrides))
+    _file_config(folder, config)
+    return folder, config
+
+
+def open_stored_run(
+    uri: str, overrides: Sequence[str], *, parent: Path
+) -> tuple[RunFolder, RunConfig]:
+    """A run that is kept behind a URI, to go on with it: fetched, and its configuration.
+
+    Args:
+        uri: Of the run: `run.storage` and its name.
+        overrides: As for `open_run_folder`.
+        parent: Where its working copy goes, or is.
+
+    Raises:
+        CheckpointError: No such run, or another one is in the way.
+        ConfigError: An override would change what the run computes.
+    """
+    storage, name = split_run_uri(uri)
+    if any(item.startswith("run.storage=") for item in overrides):
+        raise ConfigError(
+            f"--resume {uri} says where the run is kept; leave out --set run.storage=..."
+        )
+    return open_run_folder(parent.absolute() / name, overrides, storage=storage)
+
+
+def _require_resumable(overrides: Sequence[str]) -> None:
     frozen = [
         item
         for item in overrides
@@ -159,9 +243,6 @@ def open_run_folder(path: Path, overrides: list[str]) -> tuple[RunFolder, RunCon
             f"Allowed: cluster.*, tracking.*, {', '.join(RESUMABLE_KEYS)}. For other values start "
             "a new run with --run-name."
         )
-    config = resolve_paths(load_config(folder.config, overrides))
-    _file_config(folder, config)
-    return folder, config
 
 
 def resolve_paths(config: RunConfig) -> RunConfig:

@@ -19,12 +19,14 @@ from lssl_ray.concepts.space import ConceptSpace, load_concept_space
 from lssl_ray.config import RunConfig, load_config
 from lssl_ray.config.loading import validate_config
 from lssl_ray.config.schema import ConceptsSection
-from lssl_ray.engine import load_encoders, load_temporal
+from lssl_ray.engine import load_encoders
 from lssl_ray.errors import CheckpointError, ConfigError
 from lssl_ray.evaluation.views import EvaluationView
 from lssl_ray.folder import RunFolder, find_run_folder
 from lssl_ray.model.clip import LOCAL_PREFIX, ClipModel, compute_weights_digest, load_clip
 from lssl_ray.model.space_time import VideoEncoder
+from lssl_ray.model.temporal_file import load_temporal
+from lssl_ray.storage.runs import fetch_model
 from lssl_ray.training.checkpoint import (
     INDEX_FILE,
     MODEL_FILES,
@@ -33,6 +35,7 @@ from lssl_ray.training.checkpoint import (
     load_progress,
 )
 from lssl_ray.video.recipe import DecodeSettings
+from lssl_ray.video.remote import has_scheme
 
 NUM_FRAMES = 8  # looked at per video where no run says otherwise
 DEADLINE_SECONDS, RECYCLE_AFTER, SHORT_SIDE = 30.0, 500, 512
@@ -79,8 +82,8 @@ def load_parts(source: str | Path, *, weights: str | Path | None) -> ModelParts:
     """Find out what a source is, and load it.
 
     Args:
-        source: Folder of a run, of a checkpoint or of an export; or a CLIP name as
-            `model.clip.load_clip` takes it.
+        source: Folder of a run, of a checkpoint or of an export; URI of a run that is kept in a
+            store, or of a checkpoint of it; or a CLIP name as `model.clip.load_clip` takes it.
         weights: The CLIP's weights: a tag or a file for a CLIP name; for a run or checkpoint
             replaces the place that its configuration names.
 
@@ -89,7 +92,7 @@ def load_parts(source: str | Path, *, weights: str | Path | None) -> ModelParts:
         ConfigError: CLIP can't be loaded, or weights where there is nothing to choose.
     """
     name, weights = str(source), None if weights is None else str(weights)
-    folder = Path(name).expanduser()
+    folder = fetch_model(name) if has_scheme(name) else Path(name).expanduser()
     if name.startswith(LOCAL_PREFIX) or not folder.is_dir():
         if "/" in name and not name.startswith((LOCAL_PREFIX, "hf-hub:")):
             raise CheckpointError(f"{name}: no such folder. {_KNOWN_SOURCES}")
@@ -118,8 +121,9 @@ def load_parts(source: str | Path, *, weights: str | Path | None) -> ModelParts:
 
 
 _KNOWN_SOURCES = (
-    "Give the folder of a run (runs/NAME), of a checkpoint (runs/NAME/checkpoints/step_...), of an "
-    "export (lssl-ray export), of an open_clip model (local-dir:PATH), or an open_clip name with "
+    "Give the folder of a run (runs/NAME), its URI (s3://BUCKET/.../NAME), the folder of a "
+    "checkpoint (runs/NAME/checkpoints/step_...), of an export (lssl-ray export), of an open_clip "
+    "model (local-dir:PATH), or an open_clip name with "
     "weights (ViT-B-16)."
 )
 

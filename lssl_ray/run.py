@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +21,8 @@ from lssl_ray.pictures import draw_contact_sheet, draw_curves, draw_zero_shot
 from lssl_ray.summary import build_summary
 from lssl_ray.tracked import file_results, open_tracker
 from lssl_ray.tracking.base import Tracker
-from lssl_ray.tracking.following import closing_honestly, following
-from lssl_ray.tracking.journal import Journal, read_rows
+from lssl_ray.tracking.following import closing_honestly, following, telling_events
+from lssl_ray.tracking.journal import EVENTS_FILE, Journal, read_rows
 from lssl_ray.training.checkpoint import MODEL_FILES, find_latest_checkpoint
 from lssl_ray.training.holding import list_held
 from lssl_ray.training_videos import select_training_videos
@@ -71,7 +71,7 @@ def execute_run(
     answers = build.build_evaluation_space(config, clip, space)
     tower = clip.without_text()
     del clip  # the text tower has said what it had to say
-    splits = load_splits(config, answers)
+    splits = load_splits(config, answers.labels)
     usable = select_training_videos(
         manifest,
         source=config.data.manifest,
@@ -126,16 +126,16 @@ def prepare_space(config: RunConfig, clip: ClipModel, folder: RunFolder) -> Conc
     return space
 
 
-def load_splits(config: RunConfig, space: ConceptSpace) -> dict[str, Manifest]:
+def load_splits(config: RunConfig, labels: Collection[str]) -> dict[str, Manifest]:
     """The evaluation manifests, checked before anything is paid for.
 
     Raises:
-        DataError: Empty, unlabelled, or with labels that the concept space lacks.
+        DataError: Empty, unlabelled, or with labels that are not among these.
     """
     splits = {}
     for name, path in config.evaluation.manifests.items():
         manifest = load_manifest(path).usable()
-        known = set(space.labels)
+        known = set(labels)
         unknown = sorted({resolve_label(label, known) for label in manifest.labels()} - known)
         records = manifest.records()
         unlabelled = sum(record.label is None for record in records)
@@ -202,7 +202,8 @@ def _train(
     def show_row(row: Mapping[str, Any]) -> None:
         display.show_row({**row, WAITING: len(list_held(folder.path))})
 
-    with following(folder.metrics, on_row=show_row):
+    events = folder.path / EVENTS_FILE
+    with following(folder.metrics, on_row=show_row), telling_events(events):
         return engine.train(job)
 
 

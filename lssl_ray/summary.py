@@ -57,6 +57,13 @@ def build_summary(
         "tracking_calls_failed": num_tracking_failures,
         "seed": config.run.seed,
         "num_workers": config.cluster.num_workers,
+        "num_workers_seen": sorted(
+            {
+                row["cluster/num_workers"]
+                for row in read_rows(metrics)
+                if "cluster/num_workers" in row
+            }
+        ),
         "manifest_digest": manifest_digest,
         "clip_digest": clip_digest,
         "versions": {"python": platform.python_version(), **find_versions()},

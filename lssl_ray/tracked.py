@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 from lssl_ray.concepts.bank import BANK_PREFIX
 from lssl_ray.config import RunConfig, flatten_config, load_config
+from lssl_ray.config.passwords import has_password
 from lssl_ray.errors import ConfigError
 from lssl_ray.folder import RunFolder
 from lssl_ray.summary import find_git_commit
 from lssl_ray.tracking.base import NullTracker, Tracker
 from lssl_ray.tracking.outbox import MAIN_OUTBOX, OUTBOX_FOLDER
 from lssl_ray.tracking.sending import OutboxTracker
+from lssl_ray.tracking.service import ServiceAwayError, ServiceRefusalError
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ def sync_run(path: Path, *, uri: str | None, experiment: str | None) -> SyncRepo
     Raises:
         ConfigError: Not such a folder, the run names no store, or the store can't be used.
     """
+    if uri is not None and has_password(uri):
+        raise ConfigError(
+            "--uri holds a password, which would be filed with the run; take it out and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment."
+        )
     _ask_no_telemetry()
     from lssl_ray.tracking.mlflow import sync_outbox
 
@@ -130,6 +137,21 @@ def sync_run(path: Path, *, uri: str | None, experiment: str | None) -> SyncRepo
         num_artifacts=sum(tracker.num_artifacts_sent for tracker in trackers),
         missing="\n".join(missing) or None,
     )
+
+
+def probe_tracking(uri: str) -> None:
+    """Ask a store for its experiments: what a new run does first. Nothing is made there.
+
+    Raises:
+        ConfigError: It does not answer, or refuses.
+    """
+    _ask_no_telemetry()
+    from lssl_ray.tracking.mlflow import probe_store
+
+    try:
+        probe_store(uri)
+    except (ServiceAwayError, ServiceRefusalError) as error:
+        raise ConfigError(f"tracking.uri={uri!r} can't be used: {error}.") from error
 
 
 def _file_untracked(path: Path, *, uri: str | None, experiment: str | None) -> SyncReport:

@@ -1,9 +1,10 @@
 """Ray Data pipelines: decode in actors on CPU nodes, stream fixed-shape uint8 blocks to workers.
 
 One row of the source is one unit: what one worker trains on in one step. A decode task turns a unit
-into one block of exactly `clips_per_worker` rows. With order preserved, `streaming_split` deals
-equal blocks to workers in turn, so unit u reaches worker u mod N: order, split and resume follow
-from the plan alone (`video/order.py`), and each worker checks the positions it gets.
+into one block of exactly `clips_per_worker` rows, blank ones last where a worker's share is
+smaller. With order preserved, `streaming_split` deals equal blocks to workers in turn, so unit u
+reaches worker u mod N: order, split and resume follow from the plan alone (`video/order.py`), and
+each worker checks the positions it gets.
 
 Ray Data keeps something of every block for as long as the process lives that runs an execution. So
 a session is cut into segments, each a dataset of its own with such a process of its own.
@@ -23,7 +24,7 @@ from ray.data.datasource import ReadTask
 
 from lssl_ray.video.manifest import Manifest
 from lssl_ray.video.offenders import Offence
-from lssl_ray.video.order import RunPlan
+from lssl_ray.video.order import RunPlan, compute_share
 from lssl_ray.video.recipe import DecodeSettings, ViewRecipe
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class ClipStream:
         plan: The whole run's visits.
         start_position: Where the session starts.
         num_steps: Steps of the session.
-        num_workers: Training workers.
-        clips_per_worker: Rows of a block.
+        num_workers: Training workers of the session.
+        clips_per_step: Over all workers, whatever their number.
         recipe: Views to cut.
         settings: How videos are opened.
         num_decoders: Decode actors, one core each.
@@ -57,12 +58,17 @@ class ClipStream:
     start_position: int
     num_steps: int
     num_workers: int
-    clips_per_worker: int
+    clips_per_step: int
     recipe: ViewRecipe
     settings: DecodeSettings
     num_decoders: int
     decode_memory_mib: int
     max_segment_units: int
+
+    @property
+    def clips_per_worker(self) -> int:
+        """Rows of a block: the largest share of a step."""
+        return -(-self.clips_per_step // self.num_workers)
 
     @property
     def num_segments(self) -> int:
@@ -90,9 +96,12 @@ class ClipStream:
         steps = self.segment_steps(segment)
         return range(steps.start * self.num_workers, steps.stop * self.num_workers)
 
-    def unit_start(self, unit: int) -> int:
-        """Run-wide position of a unit's first clip."""
-        return self.start_position + unit * self.clips_per_worker
+    def unit_positions(self, unit: int) -> range:
+        """Run-wide positions of a unit's clips; none beyond the run's end."""
+        step, rank = divmod(unit, self.num_workers)
+        share = compute_share(self.clips_per_step, rank=rank, num_workers=self.num_workers)
+        first = self.start_position + step * self.clips_per_step
+        return range(first + share.start, min(first + share.stop, self.plan.num_positions))
 
 
 class UnitSource(Datasource):  # type: ignore[misc]  # Any to mypy
@@ -149,8 +158,8 @@ class DecodeUnits:
         from lssl_ray.video.pipeline import pack_clips
 
         (unit,) = units["unit"].tolist()
-        start = self._stream.unit_start(unit)
-        visits = self._stream.plan.compute_visits(start, start + self._stream.clips_per_worker)
+        positions = self._stream.unit_positions(unit)
+        visits = self._stream.plan.compute_visits(positions.start, positions.stop)
         clips = [self._decoder.decode(visit) for visit in visits]
         return pack_clips(clips, recipe=self._stream.recipe, num_rows=self._stream.clips_per_worker)
 
@@ -205,24 +214,21 @@ def build_execution_options(stream: ClipStream, *, labels: dict[str, str]) -> Ex
     )
 
 
-def check_positions(columns: dict[str, Any], *, expected_start: int, num_positions: int) -> None:
+def check_positions(columns: dict[str, Any], *, expected: range) -> None:
     """Refuse a block that was not dealt to this worker and step.
 
     Args:
         columns: A block.
-        expected_start: Position of its first clip.
-        num_positions: Of the run; rows beyond its end are blank, position -1.
+        expected: Positions of its clips; the rows after them are blank, position -1.
 
     Raises:
         RuntimeError: Ray Data delivered other clips than the plan says.
     """
-    positions = np.asarray(columns["position"])
-    wanted = np.arange(expected_start, expected_start + len(positions))
-    if not np.array_equal(positions, np.where(wanted < num_positions, wanted, -1)):
+    positions = np.asarray(columns["position"]).tolist()
+    if positions != [*expected, *[-1] * (len(positions) - len(expected))]:
         raise RuntimeError(
-            f"Ray Data delivered clips {positions.tolist()} where {expected_start}... were due. "
-            "Order or split is not what the plan relies on; please report this with your Ray "
-            "version."
+            f"Ray Data delivered clips {positions} where {list(expected)} were due. Order or split "
+            "is not what the plan relies on; please report this with your Ray version."
         )
 
 

@@ -8,6 +8,7 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy
 
+from lssl_ray.cluster.required_paths import require_embedding_paths
 from lssl_ray.cluster.session import start_ray, stop_ray
 from lssl_ray.config import RunConfig
 from lssl_ray.embedding_files import EmbeddedVideo, EmbeddingSource
@@ -92,6 +93,7 @@ def embed_on_ray(
     """
     start_ray(config)
     try:
+        require_embedding_paths(config, source, manifest)
         encoded = _build_dataset(config, source, settings, ray.put(manifest))
         for batch in encoded.iter_batches(batch_size=None, batch_format="numpy"):
             yield from _read_rows(batch, manifest)
@@ -125,7 +127,7 @@ def _build_dataset(
             "cuda" if cluster.use_gpu else "cpu",
         ),
         batch_size=VIDEOS_PER_BATCH,
-        compute=ActorPoolStrategy(size=cluster.num_workers),
+        compute=ActorPoolStrategy(min_size=cluster.fewest_workers, max_size=cluster.most_workers),
         num_cpus=cluster.cpus_per_worker,
         num_gpus=1 if cluster.use_gpu else 0,
         **_place_on(cluster.train_labels),

@@ -1,6 +1,7 @@
 """`RayEngine`: a run's heavy work on Ray."""
 
 from lssl_ray.cluster.features import extract_features_on_ray
+from lssl_ray.cluster.required_paths import require_feature_paths, require_training_paths
 from lssl_ray.cluster.session import start_ray, stop_ray
 from lssl_ray.cluster.train import train_on_ray
 from lssl_ray.config import RunConfig
@@ -17,12 +18,14 @@ class RayEngine:
 
     def train(self, job: TrainJob) -> Progress:
         """Train on Ray Train workers fed by Ray Data."""
+        require_training_paths(job)
         return train_on_ray(job)
 
     def extract_features(
         self, job: FeatureJob, *, on_progress: OnFeatures | None = None
     ) -> FeatureTable:
         """Decode and encode through Ray Data."""
+        require_feature_paths(job)
         return extract_features_on_ray(job, on_progress=on_progress)
 
     def close(self) -> None:

@@ -3,9 +3,11 @@
 The same functions as `engine.LocalEngine` runs, on the same rows, put back into manifest order.
 """
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -13,6 +15,7 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from lssl_ray import build
+from lssl_ray.cluster.shipping import ShippedWeights, receive_weights, ship_weights
 from lssl_ray.config import dump_config, load_config_text
 from lssl_ray.engine import EncoderWeights, FeatureJob, OnFeatures, load_encoders
 from lssl_ray.evaluation.features import (
@@ -80,13 +83,26 @@ class EncodeVideos:
     """Ray Data actor: views in, two feature columns per encoder and view out."""
 
     def __init__(
-        self, job_config: str, weights: Mapping[str, EncoderWeights], views: tuple[str, ...]
+        self,
+        job_config: str,
+        weights: Mapping[str, EncoderWeights] | Mapping[str, ShippedWeights | None],
+        views: tuple[str, ...],
     ) -> None:
         config = load_config_text(job_config)
         torch.set_num_threads(config.cluster.cpus_per_worker)
         self._device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
         self._tower = build.build_image_tower(config)
-        self._encoders = load_encoders(config, self._tower, weights, device=self._device)
+        with tempfile.TemporaryDirectory(prefix="lssl_ray-weights-") as folder:
+            if config.run.storage is not None:
+                weights = receive_weights(
+                    cast(Mapping[str, ShippedWeights | None], weights), Path(folder)
+                )
+            self._encoders = load_encoders(
+                config,
+                self._tower,
+                cast(Mapping[str, EncoderWeights], weights),
+                device=self._device,
+            )
         self._views = views
 
     def __call__(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -111,6 +127,9 @@ def extract_features_on_ray(
     manifest = ray.put(job.manifest)
     num_views = sum(view.num_views for view in job.views.values())
     batch_size = max(1, VIEWS_PER_BATCH // num_views)
+    # Of a run that is kept in a store, only this machine has the files.
+    is_stored = config.run.storage is not None
+    weights = ship_weights(job.weights) if is_stored else dict(job.weights)
     decoded = ray.data.range(len(job.manifest)).map_batches(
         DecodeVideos,
         fn_constructor_args=(manifest, dict(job.views), build.build_decode_settings(config)),
@@ -121,9 +140,9 @@ def extract_features_on_ray(
     )
     encoded = decoded.map_batches(
         EncodeVideos,
-        fn_constructor_args=(dump_config(config), dict(job.weights), tuple(job.views)),
+        fn_constructor_args=(dump_config(config), weights, tuple(job.views)),
         batch_size=batch_size,
-        compute=ActorPoolStrategy(size=cluster.num_workers),
+        compute=ActorPoolStrategy(min_size=cluster.fewest_workers, max_size=cluster.most_workers),
         num_cpus=cluster.cpus_per_worker,
         num_gpus=1 if cluster.use_gpu else 0,
         label_selector=cluster.train_labels or None,

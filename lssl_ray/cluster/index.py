@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import ray
 from ray.exceptions import RayError
 
-from lssl_ray.cluster.session import connect_ray
+from lssl_ray.cluster.session import connect_ray, stop_ray
 from lssl_ray.errors import ClusterError
 from lssl_ray.video.discovery import FoundVideo
 from lssl_ray.video.isolation import DecodeProcess
@@ -115,4 +115,4 @@ def _connected(num_workers: int | None) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        stop_ray()

@@ -2,8 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -15,6 +17,11 @@ from lssl_ray.errors import ClusterError
 
 NOISY_LOGGERS = ("ray", "ray.data", "ray.train")
 SPARE_BYTES = 2**30  # for whatever else asks Ray for memory
+MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+OWN_TOKEN = "lssl-ray-"  # how a token of ours begins
+
+# Not below `ray`, whose level hides warnings, nor ours, which a person sees.
+_words = logging.getLogger("raylet")
 
 
 def start_ray(config: RunConfig) -> None:
@@ -28,7 +35,7 @@ def start_ray(config: RunConfig) -> None:
     """
     cluster = config.cluster
     num_validators = min(1, config.evaluation.every_checkpoints)
-    num_cores = cluster.num_workers * cluster.cpus_per_worker + cluster.num_decoders
+    num_cores = cluster.most_workers * cluster.cpus_per_worker + cluster.num_decoders
     connect_ray(
         address=cluster.address,
         num_cpus=num_cores + num_validators + 1,
@@ -51,6 +58,8 @@ def connect_ray(
 ) -> None:
     """Join the Ray of RAY_ADDRESS (`auto`), or start one that listens on loopback only (`local`).
 
+    One that is started asks everybody for a token that only this process and those below it have.
+
     Args:
         address: `auto` or `local`.
         num_cpus: Logical cores of a Ray of our own; at least the machine's.
@@ -62,6 +71,7 @@ def connect_ray(
     """
     # Sent to nobody unless the user says so.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray._private.worker.print_worker_logs = _log_words
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == "auto":
@@ -70,6 +80,7 @@ def connect_ray(
             with _on_loopback() if is_near else nullcontext():
                 ray.init(address="auto", **quiet)
             return
+        _choose_token()
         with _on_loopback():
             ray.init(
                 address="local",
@@ -79,7 +90,11 @@ def connect_ray(
                 _node_ip_address="127.0.0.1",
                 **quiet,
             )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:
+        # Of a node that is slow to start Ray (2.60) raises Exception itself, and nothing narrower.
+        expected = (ConnectionError, RuntimeError, ValueError, OSError)
+        if type(error) is not Exception and not isinstance(error, expected):
+            raise
         raise ClusterError(f"Ray could not be started or joined: {error} ({remedy}).") from error
 
 
@@ -98,6 +113,42 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
+def _log_words(data: Mapping[str, Any], print_file: Any, ignore_prefix: bool = False) -> None:
+    """Log what Ray tells a driver, such as a lost node with a hundred lines of that node's state.
+
+    Ray prints it, coloured, among our own lines; `log_to_driver=False` does not stop that.
+    """
+    for line in data.get("lines", []):
+        _words.warning("%s", line)
+
+
+def _choose_token() -> None:
+    """Give the Ray that is about to start a secret of its own, unless the user has named one.
+
+    Ray's own choice is a file in the home folder that it leaves readable for every account, and
+    that outlives the cluster. An environment is readable for its own account only (/proc), and is
+    inherited by all of Ray's processes: those of a sweep's trials join by it.
+    """
+    if os.environ.get(TOKEN) or os.environ.get(TOKEN_FILE) or MODE in os.environ:
+        return
+    os.environ |= {MODE: "token", TOKEN: f"{OWN_TOKEN}{secrets.token_hex(32)}"}
+    _reread_token()
+
+
+def _forget_token() -> None:
+    """Another Ray that this process joins later has another secret, or none."""
+    if os.environ.get(TOKEN, "").startswith(OWN_TOKEN):
+        del os.environ[TOKEN], os.environ[MODE]
+        _reread_token()
+
+
+def _reread_token() -> None:
+    """Ray's native part keeps what it has read of the environment."""
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
 def stop_ray() -> None:
     """Leave Ray, and end it when we started it."""
     ray.shutdown()
+    _forget_token()

@@ -29,12 +29,17 @@ class RayValidator:
     Args:
         run_folder: On storage that the actor's node reaches.
         gpu_share: Of a GPU; 0 for none.
+        only_here: Other nodes don't reach the run folder: on this one, with or without a core left.
     """
 
-    def __init__(self, run_folder: Path, *, gpu_share: float) -> None:
+    def __init__(self, run_folder: Path, *, gpu_share: float, only_here: bool = False) -> None:
         # Soft: a head node without cores is no reason to evaluate nothing.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        actor = cast(Any, ValidatorActor).options(scheduling_strategy=here, num_gpus=gpu_share)
+        here = NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=not only_here
+        )
+        actor = cast(Any, ValidatorActor).options(
+            scheduling_strategy=here, num_gpus=gpu_share, num_cpus=0 if only_here else 1
+        )
         self._actor = actor.remote(str(run_folder))
 
     def evaluate(self, checkpoint: Path) -> Verdict:

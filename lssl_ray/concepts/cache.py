@@ -35,12 +35,12 @@ class CachedSpace:
     is_hit: bool
 
 
-def find_cache_folder() -> Path:
-    """`lssl_ray/concept_spaces` in XDG_CACHE_HOME, or in `~/.cache` where that is not set."""
+def find_cache_folder(kind: str = "concept_spaces") -> Path:
+    """`lssl_ray/KIND` in XDG_CACHE_HOME, or in `~/.cache` where that is not set."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification has relative values ignored.
     folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    return folder / "lssl_ray" / "concept_spaces"
+    return folder / "lssl_ray" / kind
 
 
 def compute_space_key(

@@ -22,6 +22,10 @@ Metric names are `section/name`:
     data/store_mib_used, data/store_mib_spilled     object store, all nodes; spilled in all
     data/store_readings_failed                      store figures that Ray did not give, in total
     data/clips_trained, /clips_failed, /steps_skipped   totals of the run; failed: quarantined
+    cluster/num_workers                             training processes of the window
+    cluster/nodes_leaving                           of theirs, noticed by rank 0 (on Ray)
+    checkpoint/asked                                1 where one was saved off its rhythm: a node
+                                                    leaves, or the number of workers changes
     time/train_seconds                              total of the run, over all sessions
     validation/SPLIT/zero_shot, .../knn             teacher's top-1 in [0, 1], during training
     held_back/SCORE                                 label-free scores; higher is better

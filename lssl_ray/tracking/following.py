@@ -1,5 +1,6 @@
-"""Showing a run's rows while it goes, and an honest status when it ends."""
+"""Showing a run's rows and events while it goes, and an honest status when it ends."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from lssl_ray.tracking.base import Tracker
 from lssl_ray.tracking.journal import JournalFollower, read_rows
 
 POLL_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -29,7 +32,6 @@ def following(metrics: Path, *, on_row: Callable[[Mapping[str, Any]], None]) -> 
         else:
             results.add(row["step"])  # of a validation: late, and of an earlier step
     follower = JournalFollower(metrics)
-    done = threading.Event()
 
     def show_rows() -> None:
         nonlocal shown
@@ -44,9 +46,38 @@ def following(metrics: Path, *, on_row: Callable[[Mapping[str, Any]], None]) -> 
                     results.add(row["step"])
                 on_row(row)
 
+    with _polling(show_rows):
+        yield
+
+
+@contextmanager
+def telling_events(events: Path) -> Iterator[None]:
+    """Warn the person of what happens to a run elsewhere: workers that died, a bad checkpoint.
+
+    Args:
+        events: The run's `events.jsonl`; may not exist yet.
+    """
+    follower = JournalFollower(events)
+    while follower.read_new():
+        continue  # of sessions before
+
+    def tell() -> None:
+        while rows := follower.read_new():
+            for row in rows:
+                logger.warning("%s", row["message"])
+
+    with _polling(tell):
+        yield
+
+
+@contextmanager
+def _polling(action: Callable[[], None]) -> Iterator[None]:
+    """Do something now and then from another thread, and once more at the end."""
+    done = threading.Event()
+
     def follow() -> None:
         while not done.wait(POLL_SECONDS):
-            show_rows()
+            action()
 
     thread = threading.Thread(target=follow, name="journal-follower", daemon=True)
     thread.start()
@@ -55,7 +86,7 @@ def following(metrics: Path, *, on_row: Callable[[Mapping[str, Any]], None]) -> 
     finally:
         done.set()
         thread.join()
-        show_rows()
+        action()
 
 
 @contextmanager

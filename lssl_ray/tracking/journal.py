@@ -1,4 +1,4 @@
-"""The run folder's own record: metrics.jsonl and quarantine.jsonl, whatever tracking does.
+"""The run folder's own record: metrics, quarantine and events, whatever tracking does.
 
 The journal is the truth; MLflow is a copy of it. One process writes (rank 0's side of a run), any
 number read while it grows.
@@ -6,7 +6,7 @@ number read while it grows.
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from lssl_ray.whole_files import write_whole
 METRICS_FILE = "metrics.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
 AUDIT_FILE = "audit.jsonl"  # only with data.audit
-FILES = {"metrics": METRICS_FILE, "quarantine": QUARANTINE_FILE, "audit": AUDIT_FILE}
-TIME_KEY = "time/unix_seconds"  # of a metrics row: when it was written
+EVENTS_FILE = "events.jsonl"  # what a person is told of: `message`
+REWOUND = {"metrics": METRICS_FILE, "quarantine": QUARANTINE_FILE, "audit": AUDIT_FILE}
+FILES = {**REWOUND, "events": EVENTS_FILE}
+TIME_KEY = "time/unix_seconds"  # of a metrics row or an event: when it was written
 READ_ROWS = 1000
 
 
@@ -33,24 +35,46 @@ class Journal:
             (run_folder / name).touch()
 
     def append(self, kind: str, record: Mapping[str, Any]) -> None:
-        """Add one row; `kind` is one of `FILES`, and the row holds its `step`.
+        """Add one row; `kind` is one of `FILES`, and a row that can be rewound holds its `step`.
 
         Metrics get the time, so that a copy made later, or twice, is the same copy.
+
+        Raises:
+            OSError: The row can't be written; nothing of it is there.
         """
-        if kind == "metrics":
+        if kind in ("metrics", "events"):
             record = {TIME_KEY: round(time.time(), 3), **record}
         line = json.dumps(record, ensure_ascii=False)
-        with (self._folder / FILES[kind]).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        _append_whole(self._folder / FILES[kind], f"{line}\n".encode())
 
     def rewind(self, step: int) -> None:
-        """Drop rows after `step`: the steps that a resumed run does again write theirs anew."""
-        for name in FILES.values():
+        """Drop rows after `step`: the steps that a resumed run does again write theirs anew.
+
+        Events stay: they happened.
+        """
+        for name in REWOUND.values():
             path = self._folder / name
             if not path.exists():
                 continue
             kept = [row for row in read_rows(path) if row["step"] <= step]
             write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+def _append_whole(path: Path, line: bytes) -> None:
+    """A disk that is full in the middle of a line must not spoil the line after it."""
+    with path.open("ab", buffering=0) as file:
+        before, left = file.tell(), memoryview(line)
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def file_damage(append: Callable[[str, Mapping[str, Any]], None], message: str) -> None:
+    """File that a damaged checkpoint was passed over; the person is told of events."""
+    append("events", {"event": "damaged_checkpoint", "message": message})
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

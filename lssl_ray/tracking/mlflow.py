@@ -168,6 +168,18 @@ class MlflowRun:
                 raise ServiceAwayError(str(error)) from error
 
 
+def probe_store(uri: str) -> None:
+    """Ask a store for something small.
+
+    Raises:
+        ServiceAwayError: It did not answer.
+        ServiceRefusalError: It refused.
+    """
+    nobody = TrackedRun(uri, "", "", "", "train", None, {}, {})
+    with MlflowRun(nobody, by_name=False)._calling() as client:
+        client.search_experiments(max_results=1)
+
+
 def find_experiment(client: MlflowClient, uri: str, name: str) -> str:
     """An experiment's id; made when absent, and marked as model training.
 

@@ -244,6 +244,20 @@ def load_outbox(path: Path, *, uri: str | None = None, experiment: str | None = 
     return Outbox(path, TrackedRun(**(run | {"experiment": experiment or run["experiment"]})))
 
 
+def move_outboxes(folder: Path, *, run_folder: Path) -> None:
+    """Tell the outboxes of a run that came from elsewhere where its folder is now.
+
+    What the service has is asked of it, when the run goes on: it may be more than they know.
+
+    Raises:
+        ConfigError: One can't be read.
+    """
+    for path in sorted((folder / OUTBOX_FOLDER).glob("*.json")):
+        state = _read_state(path)
+        state["run"]["run_folder"], state["run_id"] = str(run_folder), None
+        write_whole(path, json.dumps(state, ensure_ascii=False))
+
+
 def compute_fingerprint(path: Path) -> list[int]:
     """Number of files, bytes, and newest time of change, of a file or folder; pure of its content.
 

@@ -17,10 +17,11 @@ Schedules are functions of the step and need no state.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lssl_ray.errors import CheckpointError
+from lssl_ray.full_disk import is_disk_full
 from lssl_ray.training.task import LssTask
 from lssl_ray.types import Progress
 
@@ -76,7 +78,7 @@ def write_rng_state(folder: Path, *, rank: int) -> None:
     tensors = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
-    save_file(tensors, folder / f"rng_rank_{rank}.safetensors")
+    _save(tensors, folder / f"rng_rank_{rank}.safetensors")
 
 
 def list_checkpoints(run_folder: Path) -> list[Path]:
@@ -85,19 +87,27 @@ def list_checkpoints(run_folder: Path) -> list[Path]:
 
 
 def find_latest_checkpoint(
-    run_folder: Path, *, files: Collection[str] | None = None
+    run_folder: Path,
+    *,
+    files: Collection[str] | None = None,
+    on_damage: Callable[[str], None] | None = None,
 ) -> Path | None:
-    """The newest checkpoint that is whole; damaged newer ones are named in the log.
+    """The newest checkpoint that is whole; damaged newer ones are named.
 
     Args:
         run_folder: The run's.
         files: See `find_damage`.
+        on_damage: Told of each damaged one, with what is wrong; by default the log is.
     """
     for folder in reversed(list_checkpoints(run_folder)):
         problem = find_damage(folder, files=files)
         if problem is None:
             return folder
-        logger.warning("Checkpoint %s is not used: %s.", folder, problem)
+        message = f"Checkpoint {folder} is not used: {problem}."
+        if on_damage is None:
+            logger.warning("%s", message)
+        else:
+            on_damage(message)
     return None
 
 
@@ -233,7 +243,13 @@ def _restore_optimizer(
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(on_cpu, path)
+    except SafetensorError as error:
+        if is_disk_full(error):
+            raise OSError(errno.ENOSPC, str(error), str(path)) from error
+        raise
 
 
 def _load(path: Path) -> dict[str, Tensor]:

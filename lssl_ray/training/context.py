@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lssl_ray.training.checkpoint import CHECKPOINTS_FOLDER, list_checkpoints
+from lssl_ray.training.disk_room import refusing_full_disk
 
 Record = Mapping[str, Any]
 
@@ -37,6 +38,9 @@ class TrainContext(Protocol):
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Sum of a tensor over all workers, without gradient; every worker must call it."""
+
+    def count_checkpoints_asked(self) -> int:
+        """Times that this worker was asked for a checkpoint this session; at every step."""
 
     def record_metrics(self, record: Record) -> None:
         """File a row of metrics (rank 0 only)."""
@@ -81,6 +85,10 @@ class LocalContext:
         """One worker: the sum is the tensor itself."""
         return values
 
+    def count_checkpoints_asked(self) -> int:
+        """Nobody asks a process that runs alone."""
+        return 0
+
     def record_metrics(self, record: Record) -> None:
         """Append to metrics.jsonl."""
         self._append("metrics", record)
@@ -91,18 +99,21 @@ class LocalContext:
 
     def save_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
         """Write beside, then rename: a checkpoint is whole or absent."""
+        with refusing_full_disk(self._folder.parent):
+            self._put_in_place(self._folder / name, write)
+            if self._on_checkpoint is not None:
+                self._on_checkpoint(self._folder / name)
+        for old in list_checkpoints(self._folder.parent)[: -self._num_to_keep]:
+            shutil.rmtree(old)
+
+    def _put_in_place(self, target: Path, write: Callable[[Path], None]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=self._folder))
         try:
             write(staging)
-            target = self._folder / name
             if target.exists():  # written before, then found damaged, so the steps were done again
                 os.replace(target, staging.with_suffix(".replaced"))
             os.replace(staging, target)
         finally:
             for leftover in (staging, staging.with_suffix(".replaced")):
                 shutil.rmtree(leftover, ignore_errors=True)
-        if self._on_checkpoint is not None:
-            self._on_checkpoint(target)
-        for old in list_checkpoints(self._folder.parent)[: -self._num_to_keep]:
-            shutil.rmtree(old)

@@ -43,10 +43,14 @@ class CheckpointHolder:
     every_steps: int
     last_step: int
 
+    def is_due(self, step: int) -> bool:
+        """Whether the checkpoint of a step is to be set aside."""
+        return step % self.every_steps == 0 or step == self.last_step
+
     def hold(self, checkpoint: Path) -> None:
         """Set a whole checkpoint aside when it is due; training waits for some links only."""
         step = read_step(checkpoint)
-        if step % self.every_steps and step != self.last_step:
+        if not self.is_due(step):
             return
         folder = self.run_folder / HELD_FOLDER
         folder.mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ from lssl_ray.training.checkpoint import (
 from lssl_ray.training.context import TrainContext
 from lssl_ray.training.health import CollapseRule, act_on_collapse, judge_window
 from lssl_ray.training.schedules import Schedule
+from lssl_ray.training.stalling import CHECKPOINT, DATA, OTHERS, STEP, OnPhase, ignore_phase
 from lssl_ray.training.step import EncodeStudent, StudentPass, run_step
 from lssl_ray.training.task import LssTask
 from lssl_ray.training.window import MetricWindow
@@ -91,6 +92,7 @@ def run_loop(
     progress: Progress,
     settings: LoopSettings,
     context: TrainContext,
+    on_phase: OnPhase = ignore_phase,
 ) -> Progress:
     """Train from `progress` to the end of the session.
 
@@ -102,6 +104,7 @@ def run_loop(
         progress: Where the run stands.
         settings: Lengths, limits, cadence.
         context: Rank, collectives, records, checkpoints.
+        on_phase: Told what comes next, several times a step; see `stalling`.
 
     Returns:
         The progress at the end of the session, checkpointed.
@@ -116,10 +119,14 @@ def run_loop(
         encode_student = DistributedDataParallel(StudentPass(task), forward_sync_buffers=False)
     window = MetricWindow()
     feed = _timed(iter(batches))
+    num_answered = 0
     while progress.step < settings.stop_at_step:
         started = time.perf_counter()
+        on_phase(DATA, step=progress.step)
         batch, wait_seconds = _next_batch(feed, progress, settings)
+        on_phase(OTHERS, step=progress.step)
         counts = sum_counts(batch, context)
+        on_phase(STEP, step=progress.step)
         if counts.clips:
             values = _compute_values(schedules, progress.step)
             output, norms = run_step(
@@ -144,7 +151,10 @@ def run_loop(
         window.add_feed(batch)
         _check_budget(progress, settings)
         last = progress.step == settings.stop_at_step
-        if progress.step % settings.log_every == 0 or last:
+        asked = counts.checkpoints_asked > num_answered
+        num_answered = counts.checkpoints_asked
+        # A checkpoint that was asked for closes the window: rows after it may be dropped.
+        if progress.step % settings.log_every == 0 or last or asked:
             record = window.collect(
                 progress,
                 context,
@@ -155,13 +165,14 @@ def run_loop(
                 record, low_windows=progress.low_entropy_windows, rule=settings.collapse
             )
             progress = replace(progress, low_entropy_windows=low_windows)
-            record |= health
+            record |= health | ({"checkpoint/asked": 1.0} if asked else {})
             if context.rank == 0:
                 context.record_metrics(record)
             act_on_collapse(
                 record, low_windows=low_windows, rule=settings.collapse, rank=context.rank
             )
-        if progress.step % settings.checkpoint_every == 0 or last:
+        if progress.step % settings.checkpoint_every == 0 or last or asked:
+            on_phase(CHECKPOINT, step=progress.step)
             _save(task, optimizer, progress, settings, context)
     return progress
 

@@ -80,6 +80,7 @@ class MetricWindow:
         record["data/clips_trained"] = progress.clips_trained
         record["data/clips_failed"] = progress.clips_failed
         record["data/steps_skipped"] = progress.steps_skipped
+        record["cluster/num_workers"] = context.world_size
         record["time/train_seconds"] = progress.train_seconds
         self._reset()
         return record

@@ -18,22 +18,29 @@ class StepCounts:
     Attributes:
         clips: Decoded, over all workers.
         failed: Not decoded, over all workers.
+        checkpoints_asked: Times that every worker was asked for a checkpoint this session.
         local_share: This worker's decoded clips over the mean of all workers.
     """
 
     clips: int
     failed: int
+    checkpoints_asked: int
     local_share: float
 
 
 def sum_counts(batch: ClipBatch, context: TrainContext) -> StepCounts:
     """Count a step's clips over all workers; every worker must call it."""
-    local = torch.tensor(
-        [batch.num_clips, len(batch.failures)], dtype=torch.float64, device=context.device
+    # What workers are asked for reaches them at different moments: it counts when the sum says
+    # that all have heard of it, which they all see at the same step, without a collective more.
+    counted = [batch.num_clips, len(batch.failures), context.count_checkpoints_asked()]
+    local = torch.tensor(counted, dtype=torch.float64, device=context.device)
+    clips, failed, asked = context.all_reduce_sum(local).tolist()
+    return StepCounts(
+        clips=int(clips),
+        failed=int(failed),
+        checkpoints_asked=int(asked) // context.world_size,
+        local_share=batch.num_clips * context.world_size / clips if clips else 0.0,
     )
-    clips, failed = context.all_reduce_sum(local).tolist()
-    share = batch.num_clips * context.world_size / clips if clips else 0.0
-    return StepCounts(clips=int(clips), failed=int(failed), local_share=share)
 
 
 def build_weighted_mean(

@@ -7,6 +7,7 @@ import pytest
 import ray
 from autoscaled_ray import autoscaled_ray
 
+from lssl_ray.cluster.doctor import JoinedRay
 from lssl_ray.cluster.placement import require_nodes
 from lssl_ray.cluster.preemption import drain_node
 from lssl_ray.errors import ClusterError
@@ -78,3 +79,7 @@ def test_drained_node_is_known_to_ray_until_it_goes(cluster: None) -> None:
 def test_drain_of_an_unknown_node_is_refused(cluster: None) -> None:
     with pytest.raises(ClusterError, match="not-a-node"):
         drain_node("not-a-node", Notice("test", time.time() + 60))
+
+
+def test_doctor_knows_that_an_autoscaler_may_start_nodes(cluster: None) -> None:
+    assert JoinedRay("auto", deadline_seconds=START_SECONDS).has_autoscaler()

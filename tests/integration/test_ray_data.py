@@ -94,7 +94,7 @@ def build_stream(num_videos: int) -> ClipStream:
         start_position=START,
         num_steps=NUM_STEPS,
         num_workers=NUM_WORKERS,
-        clips_per_worker=CLIPS_PER_WORKER,
+        clips_per_step=NUM_WORKERS * CLIPS_PER_WORKER,
         recipe=RECIPE,
         settings=DecodeSettings(
             deadline_seconds=30.0, recycle_after=5, short_side=64, child_module="delaying_child"

@@ -8,7 +8,6 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -16,8 +15,8 @@ import tiny
 import torch
 import yaml
 from mlflow import MlflowClient
+from run_checks import check_same_training, count_rows, read_tracked
 from run_process import RunProcess
-from safetensors.torch import load_file
 
 from lssl_ray.tracking.journal import read_rows
 
@@ -63,38 +62,13 @@ def local_run(workplace: Path) -> Path:
     return workplace / "runs" / "local"
 
 
-def count_rows(folder: Path) -> int:
-    return sum(1 for _ in read_rows(folder / "metrics.jsonl"))
-
-
-def load_final(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    return load_file(folder / "checkpoints" / f"step_{NUM_STEPS:08d}" / f"{name}.safetensors")
-
-
-def check_same_training(folder: Path, reference: Path) -> None:
-    """Final weights and optimiser equal to the bit, and a row for each step, once."""
-    for name in ("student", "teacher", "optimizer"):
-        ours, theirs = load_final(folder, name), load_final(reference, name)
-        assert ours.keys() == theirs.keys()
-        assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
-    rows = list(read_rows(folder / "metrics.jsonl"))
-    assert [row["step"] for row in rows] == list(range(1, NUM_STEPS + 1))
-    assert rows[-1]["data/clips_trained"] == 4 * NUM_STEPS
-
-
-def read_tracked(workplace: Path, name: str) -> list[Any]:
-    client = MlflowClient(tracking_uri=f"sqlite:///{workplace / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("lssl_ray")
-    return list(client.search_runs([experiment.experiment_id], f"tags.`lssl.run` = '{name}'"))
-
-
 def test_ray_run_equals_local_run_to_the_bit(
     workplace: Path, local_run: Path, start: Callable[..., RunProcess]
 ) -> None:
     run = start("--config", "recipe.yaml", "--run-name", "straight")
     text = run.wait()
     folder = workplace / "runs" / "straight"
-    check_same_training(folder, local_run)
+    check_same_training(folder, local_run, num_steps=NUM_STEPS)
     summary = json.loads((folder / "summary.json").read_text())
     reference = json.loads((local_run / "summary.json").read_text())
     assert summary["finished"] and summary["zero_shot"] == reference["zero_shot"]
@@ -112,7 +86,7 @@ def test_killed_training_worker_is_replaced_and_the_run_finishes(
     worker.kill()
     assert count_rows(folder) < NUM_STEPS, "the worker was killed too late to prove anything"
     run.wait()
-    check_same_training(folder, local_run)
+    check_same_training(folder, local_run, num_steps=NUM_STEPS)
     (tracked,) = read_tracked(workplace, "worker-killed")
     assert tracked.info.status == "FINISHED"
 
@@ -134,7 +108,7 @@ def test_killed_driver_leaves_no_process_and_resumes_in_the_same_mlflow_run(
     (before,) = read_tracked(workplace, "driver-killed")
     start("--resume", "driver-killed").wait()
     assert psutil.wait_procs(agents, timeout=120)[1] == []
-    check_same_training(folder, local_run)
+    check_same_training(folder, local_run, num_steps=NUM_STEPS)
     (after,) = read_tracked(workplace, "driver-killed")
     assert after.info.run_id == before.info.run_id and after.info.status == "FINISHED"
     client = MlflowClient(tracking_uri=f"sqlite:///{workplace / 'mlflow.db'}")

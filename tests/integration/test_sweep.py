@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import tiny
 import yaml
@@ -104,7 +103,7 @@ def ended(workplace: Path) -> Iterator[Path]:
             _wait_for_rows(sweep, path, "sweep killed")
             left = sweep.find()
             sweep.process.send_signal(signal.SIGKILL)
-            _wait_for_end(left)
+            sweep.wait_for_end(left)
         _note_rows(path)
         with SweepProcess(workplace, resume="fates") as sweep:
             sweep.wait()
@@ -232,18 +231,6 @@ def _wait_for_rows(sweep: SweepProcess, path: Path, fate: str) -> None:
         return bool(started) and max(list_steps(path, fate), default=0) >= 12
 
     sweep.wait_until(has_rows)
-
-
-def _wait_for_end(processes: list[psutil.Process]) -> None:
-    """Until what a killed sweep left is gone; Ray's small agents take their time."""
-    workers = []
-    for process in processes:
-        try:
-            if "Agent" not in process.name():
-                workers.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
 def _state(path: Path, fate: str) -> dict[str, Any]:

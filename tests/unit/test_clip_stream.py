@@ -1,12 +1,15 @@
 """How a session's clips are cut into segments and units, and what a worker refuses."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lssl_ray.cluster.data import ClipStream, build_execution_options, check_positions
-from lssl_ray.video.order import RunPlan
+from lssl_ray.video.order import RunPlan, compute_num_steps
 from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
 
 RECIPE = ViewRecipe(
@@ -26,7 +29,7 @@ def build_stream(*, num_steps: int, num_workers: int, max_segment_units: int) ->
         start_position=60,
         num_steps=num_steps,
         num_workers=num_workers,
-        clips_per_worker=4,
+        clips_per_step=4 * num_workers,
         recipe=RECIPE,
         settings=DecodeSettings(deadline_seconds=1.0, recycle_after=9, short_side=64),
         num_decoders=3,
@@ -64,18 +67,61 @@ def test_execution_options_bound_what_lies_decoded() -> None:
     assert 5 * pixels <= options.resource_limits.object_store_memory <= 100 * pixels
 
 
-@pytest.mark.parametrize(
-    ("positions", "start"),
-    [([4, 5, 6], 7), ([4, 6, 5], 4), ([-1, -1, -1], 4), ([8, 9, 10], 8), ([4, -1, -1], 4)],
-    ids=["another unit", "order", "blank too early", "beyond the end", "short too early"],
+@given(
+    clips_per_step=st.integers(1, 12),
+    num_positions=st.integers(1, 120),
+    sessions=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 5)), max_size=6),
 )
-def test_check_positions_other_clips_are_refused(positions: list[int], start: int) -> None:
-    with pytest.raises(RuntimeError, match=str(start)):
-        check_positions({"position": np.array(positions)}, expected_start=start, num_positions=10)
+def test_units_of_sessions_of_any_sizes_hold_every_position_once(
+    clips_per_step: int, num_positions: int, sessions: list[tuple[int, int]]
+) -> None:
+    num_steps = compute_num_steps(num_positions, global_batch=clips_per_step)
+    step, seen = 0, []
+    for size, length in [*sessions, (1, num_steps)]:
+        num_workers = min(size, clips_per_step)
+        stream = replace(
+            build_stream(
+                num_steps=min(length, num_steps - step), num_workers=1, max_segment_units=7
+            ),
+            plan=RunPlan(num_videos=5, num_positions=num_positions, seed=0),
+            start_position=min(step * clips_per_step, num_positions),
+            num_workers=num_workers,
+            clips_per_step=clips_per_step,
+        )
+        for segment in range(stream.num_segments):
+            for unit in stream.segment_units(segment):
+                positions = stream.unit_positions(unit)
+                assert (
+                    len(positions) <= stream.clips_per_worker == -(-clips_per_step // num_workers)
+                )
+                # Whatever the number of workers, a step holds the same clips.
+                assert {p // clips_per_step for p in positions} <= {step + unit // num_workers}
+                seen += positions
+        step += stream.num_steps
+    assert seen == list(range(num_positions))
 
 
 @pytest.mark.parametrize(
-    ("positions", "start"), [([4, 5, 6], 4), ([8, 9, -1], 8), ([-1, -1, -1], 11)]
+    ("positions", "expected"),
+    [
+        ([4, 5, 6], range(7, 10)),
+        ([4, 6, 5], range(4, 7)),
+        ([-1, -1, -1], range(4, 7)),
+        ([4, -1, -1], range(4, 6)),
+        ([4, 5, 6], range(4, 6)),
+        ([4, 5, 6], range(4, 8)),
+        ([-1, 4, 5], range(4, 6)),
+    ],
+    ids=["another unit", "order", "blank", "short", "more", "fewer rows", "blank first"],
 )
-def test_check_positions_due_clips_pass(positions: list[int], start: int) -> None:
-    check_positions({"position": np.array(positions)}, expected_start=start, num_positions=10)
+def test_check_positions_other_clips_are_refused(positions: list[int], expected: range) -> None:
+    with pytest.raises(RuntimeError, match=str(expected.start)):
+        check_positions({"position": np.array(positions)}, expected=expected)
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [([4, 5, 6], range(4, 7)), ([8, 9, -1], range(8, 10)), ([-1, -1, -1], range(11, 10))],
+)
+def test_check_positions_due_clips_pass(positions: list[int], expected: range) -> None:
+    check_positions({"position": np.array(positions)}, expected=expected)

@@ -57,6 +57,14 @@ def test_display_without_terminal_row_is_one_plain_line() -> None:
     assert "20/100" in second and "bad 7" in second
 
 
+def test_display_row_shows_a_checkpoint_that_was_asked_for() -> None:
+    display, out = open_display()
+    with display:
+        display.show_row(build_row(10))
+        display.show_row(build_row(13, **{"checkpoint/asked": 1.0}))
+    assert ["checkpoint" in line for line in out.getvalue().splitlines()] == [False, True]
+
+
 def test_display_row_without_a_trained_clip_has_no_loss() -> None:
     display, out = open_display()
     row = build_row(10)

@@ -12,9 +12,16 @@ from lssl_ray.types import Progress
 def test_build_summary_adds_up_the_journal(
     build_config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
-    rows = [{"step": 1, "data/reader_fallbacks": 3.0}, {"step": 2, "data/reader_fallbacks": 0.0}]
+    rows = [
+        {"step": 1, "data/reader_fallbacks": 3.0},  # of a release that did not file the workers
+        {"step": 2, "data/reader_fallbacks": 0.0, "cluster/num_workers": 2},
+        {"step": 3, "data/reader_fallbacks": 0.0, "cluster/num_workers": 1},
+    ]
     # Rows of validation come later than those of the steps after it.
-    rows += [{"step": 4, "data/reader_fallbacks": 2.0}, {"step": 2, "validation/val/knn": 0.5}]
+    rows += [
+        {"step": 4, "data/reader_fallbacks": 2.0, "cluster/num_workers": 2},
+        {"step": 2, "validation/val/knn": 0.5},
+    ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     bad = [
         {"step": 0, "stage": "index"},
@@ -35,5 +42,6 @@ def test_build_summary_adds_up_the_journal(
         num_tracking_failures=0,
     )
     assert summary["reader_fallbacks"] == 5
+    assert (summary["num_workers"], summary["num_workers_seen"]) == (1, [1, 2])
     assert summary["quarantined"] == {"total": 3, "index": 1, "train": 2}
     assert (summary["finished"], summary["clips_per_second"]) == (False, 2.0)

@@ -189,6 +189,9 @@ def test_find_latest_checkpoint_falls_back_from_damaged_file(
         changed[position] ^= 1
         path.write_bytes(bytes(changed))
     assert find_latest_checkpoint(tmp_path) == good
+    told: list[str] = []
+    assert find_latest_checkpoint(tmp_path, on_damage=told.append) == good
+    assert len(told) == 1 and bad.name in told[0]
 
 
 @pytest.mark.parametrize("name", [*MODEL_FILES, "optimizer.safetensors", "student.safetensors"])
