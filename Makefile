@@ -31,11 +31,11 @@ demo-sweep: $(READY)  ## six short trainings on the demo's world, compared (need
 test: $(READY)  ## the test suite (but for what test-cluster adds)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
 
-test-cluster: $(READY)  ## every test that starts a real Ray, those of many minutes too
-	$(BIN)/python -m pytest -m cluster
+test-cluster: $(READY)  ## every test that starts a real Ray, and those of many minutes
+	$(BIN)/python -m pytest -m 'cluster or long'
 
 test-fast: $(READY)  ## tests that start no Ray
-	$(BIN)/python -m pytest -m 'not cluster'
+	$(BIN)/python -m pytest -m 'not cluster and not long'
 
 check: $(READY)  ## format, lint, spelling, strict types, import boundary
 	$(BIN)/ruff format --check .

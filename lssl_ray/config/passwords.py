@@ -11,9 +11,11 @@ def has_password(uri: str) -> bool:
     return _PASSWORD.search(uri) is not None
 
 
-def find_passwords(settings: Any, key: str = "") -> list[str]:
+def find_passwords(settings: Any, key: str = "", *, within: tuple[int, ...] = ()) -> list[str]:
     """Dotted keys of the values that hold one, anywhere in nested plain data."""
     children: dict[Any, Any]
+    if id(settings) in within:  # YAML can put a list into itself; validation refuses that
+        return []
     if isinstance(settings, dict):
         children = settings
     elif isinstance(settings, list):
@@ -23,5 +25,7 @@ def find_passwords(settings: Any, key: str = "") -> list[str]:
     return [
         found
         for name, value in children.items()
-        for found in find_passwords(value, f"{key}.{name}" if key else str(name))
+        for found in find_passwords(
+            value, f"{key}.{name}" if key else str(name), within=(*within, id(settings))
+        )
     ]

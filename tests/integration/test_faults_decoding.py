@@ -18,6 +18,7 @@ from lssl_ray.tracking.journal import read_rows
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.timeout(WAIT_SECONDS + 100)
 def test_killed_decode_child_is_replaced_and_costs_at_most_its_clip(
     tmp_path: Path, tiny_clip_dir: Path, videos: tiny.VideoSet

@@ -70,6 +70,7 @@ JOIN = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_doctor_of_several_nodes_names_the_one_that_differs(
     cluster: SeveralNodes, recipe_file: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_doctor_of_several_nodes_names_the_one_that_differs(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_doctor_silent_node_label_of_no_node_and_too_many_workers_are_problems(
     cluster: SeveralNodes, recipe_file: Path, tmp_path: Path
 ) -> None:

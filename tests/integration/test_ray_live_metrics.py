@@ -17,6 +17,7 @@ from lssl_ray.video.manifest import build_manifest
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.long,
     pytest.mark.timeout(300),
     # Ray's own, of several kinds, in a process that pytest runs in.
     pytest.mark.filterwarnings("default"),

@@ -21,7 +21,7 @@ from lssl_ray.tracking.journal import read_rows
 from lssl_ray.training.checkpoint import find_damage
 from lssl_ray.validation.records import read_evaluations
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(1800)]
 
 NUM_STEPS, EVERY = 60, 10
 WAIT_SECONDS = 900
@@ -97,7 +97,6 @@ def test_run_whose_driver_and_disk_are_lost_goes_on_elsewhere_from_its_uri(
     assert (after.info.run_id, after.info.status) == (before.info.run_id, "FINISHED")
 
 
-@pytest.mark.long
 def test_nodes_that_never_see_the_run_folder_train_and_evaluate_through_a_lost_driver(
     workplace: Path, reference: Path
 ) -> None:

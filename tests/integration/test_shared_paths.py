@@ -20,6 +20,7 @@ from lssl_ray.tracking.journal import read_rows
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.long,
     pytest.mark.timeout(800),
     # Ray's own, of several kinds, in a process that pytest runs in.
     pytest.mark.filterwarnings("default"),

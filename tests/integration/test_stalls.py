@@ -10,7 +10,7 @@ from run_checks import check_same_training
 from run_process import RunProcess
 from started_process import StartedProcess
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 NUM_STEPS, HANG_AFTER, CHECKPOINT_EVERY = 8, 5, 2
 # Many times what a tiny step or checkpoint takes on a loaded machine.
