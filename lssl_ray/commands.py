@@ -147,7 +147,10 @@ def logging_to(path: Path) -> Iterator[None]:
         os.dup2(persons_stderr.fileno(), 2)
         root.removeHandler(file)
         ours.removeHandler(shown)
-        log.close()
+        try:
+            log.close()
+        except OSError as error:  # a full disk; it must not hide why the run ended
+            persons_stderr.write(f"{path} lacks its last lines: {error}\n")
         persons_stderr.close()
 
 

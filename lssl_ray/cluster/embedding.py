@@ -9,6 +9,7 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from lssl_ray.cluster.required_paths import require_embedding_paths
+from lssl_ray.cluster.rows import number_rows
 from lssl_ray.cluster.session import start_ray, stop_ray
 from lssl_ray.config import RunConfig
 from lssl_ray.embedding_files import EmbeddedVideo, EmbeddingSource
@@ -110,7 +111,7 @@ def _build_dataset(
     cluster = config.cluster
     num_videos = len(ray.get(manifest))
     view = EvaluationView(num_frames=source.num_frames, size=source.size)
-    decoded = ray.data.range(num_videos).map_batches(
+    decoded = number_rows(num_videos, batch_size=VIDEOS_PER_BATCH).map_batches(
         DecodeForEmbedding,
         fn_constructor_args=(manifest, view, settings),
         batch_size=VIDEOS_PER_BATCH,

@@ -15,6 +15,7 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from lssl_ray import build
+from lssl_ray.cluster.rows import number_rows
 from lssl_ray.cluster.shipping import ShippedWeights, receive_weights, ship_weights
 from lssl_ray.config import dump_config, load_config_text
 from lssl_ray.engine import EncoderWeights, FeatureJob, OnFeatures, load_encoders
@@ -130,7 +131,7 @@ def extract_features_on_ray(
     # Of a run that is kept in a store, only this machine has the files.
     is_stored = config.run.storage is not None
     weights = ship_weights(job.weights) if is_stored else dict(job.weights)
-    decoded = ray.data.range(len(job.manifest)).map_batches(
+    decoded = number_rows(len(job.manifest), batch_size=batch_size).map_batches(
         DecodeVideos,
         fn_constructor_args=(manifest, dict(job.views), build.build_decode_settings(config)),
         batch_size=batch_size,
