@@ -92,7 +92,7 @@ def measure_pickled(manifest: Manifest) -> tuple[int, int]:
     return len(inside), sum(buffer.raw().nbytes for buffer in buffers)
 
 
-def measure_order(num_videos: int, *, num_workers: int, clips_per_worker: int) -> list[Part]:
+def measure_order(num_videos: int, num_workers: int, clips_per_worker: int) -> list[Part]:
     """An epoch's order where a decoder asks for it, and one step of all workers."""
     plan = RunPlan(num_videos=num_videos, num_positions=20 * num_videos, seed=0)
     first, _ = measure_part("first block of an epoch", lambda: plan.compute_visits(0, 8))
@@ -179,9 +179,7 @@ def simulate(num_rows: int, folder: str, num_workers: int, clips_per_worker: int
     )
     num_videos = len(usable)
     del usable
-    return parts + measure_order(
-        num_videos, num_workers=num_workers, clips_per_worker=clips_per_worker
-    )
+    return parts + measure_order(num_videos, num_workers, clips_per_worker)
 
 
 def _read_resident_mib() -> float:
@@ -217,6 +215,9 @@ def _run_alone(function: Callable[..., list[Part]], *arguments: Any) -> list[Par
 
 def main(
     rows: Annotated[str, typer.Option(help="Comma-separated sizes.")] = "1000000,10000000",
+    plan_rows: Annotated[
+        int, typer.Option(help="Also order and split so many, without a manifest; 0: don't.")
+    ] = 100_000_000,
     workers: Annotated[int, typer.Option(help="Training workers of the simulated step.")] = 1000,
     clips_per_worker: Annotated[int, typer.Option(help="Clips of a worker's step.")] = 8,
     failures: Annotated[int, typer.Option(help="Rows for the journal.")] = 100_000,
@@ -235,6 +236,9 @@ def main(
         for number in (int(size) for size in rows.split(",")):
             parts = _run_alone(simulate, number, str(place), workers, clips_per_worker)
             print_parts(f"{number:,} rows", parts)
+        if plan_rows:
+            parts = _run_alone(measure_order, plan_rows, workers, clips_per_worker)
+            print_parts(f"{plan_rows:,} rows, order and split alone", parts)
         parts = _run_alone(measure_journal, failures) + _run_alone(measure_units, units)
         print_parts("The desk and a segment", parts)
         if with_ray:

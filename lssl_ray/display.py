@@ -1,5 +1,6 @@
 """What a person sees while a run goes: one live line on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from lssl_ray.errors import LsslError
 
 COUNT_LINE_SECONDS = 10.0
 EXIT_REFUSED = 2
+LOG_WIDTH = 120  # of what is no terminal; tables of a sweep do not fit into rich's 80
 
 
 class RunDisplay:
@@ -167,8 +169,11 @@ def open_display() -> Iterator[RunDisplay]:
     """A display, and refusals as a message and exit code 2 instead of a traceback."""
     # A path may hold what looks like markup or an emoji's name.
     errors = Console(stderr=True, emoji=False)
+    shown = Console(emoji=False)
+    if not shown.is_terminal and "COLUMNS" not in os.environ:
+        shown.width = LOG_WIDTH
     try:
-        with RunDisplay(Console(emoji=False)) as display:
+        with RunDisplay(shown) as display:
             yield display
     except LsslError as error:
         errors.print("[bold red]Error[/bold red]", end=" ")

@@ -148,7 +148,7 @@ def format_leaderboard(leaderboard: Leaderboard, *, limit: int = 20) -> Table:
         title=f"Configurations by {leaderboard.select}", caption=f"{NOISE_RULE}{more}", expand=False
     )
     table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("values", overflow="fold", min_width=16)
+    table.add_column("values", overflow="fold", min_width=10)
     table.add_column("score", justify="right", min_width=6)
     if knows_truth:
         table.add_column("true", justify="right", no_wrap=True)

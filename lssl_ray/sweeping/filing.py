@@ -9,12 +9,11 @@ from typing import Any
 
 from lssl_ray.config import RunConfig
 from lssl_ray.display import RunDisplay
-from lssl_ray.errors import TrainingError
+from lssl_ray.errors import LsslError, TrainingError
 from lssl_ray.export import export_mlflow
 from lssl_ray.inference import load_model
 from lssl_ray.summary import find_git_commit
 from lssl_ray.sweep.leaderboard import (
-    Leaderboard,
     build_leaderboard,
     format_leaderboard,
     list_reasons,
@@ -24,6 +23,7 @@ from lssl_ray.sweep.plots import draw_importance, draw_parallel_coordinates
 from lssl_ray.sweep.recipe import write_best_recipe
 from lssl_ray.sweep.trials import TrialRecord
 from lssl_ray.sweeping.record import SweepRecord
+from lssl_ray.tracked import probe_tracking
 from lssl_ray.tracking.base import NullTracker, RunStatus, Tracker
 from lssl_ray.tracking.outbox import MAIN_OUTBOX, OUTBOX_FOLDER, load_outbox
 
@@ -98,7 +98,7 @@ def file_results(
         if problem is not None
     ]
     _close_child_runs(trials, base, display)
-    best = _find_best_trial(leaderboard)
+    best = leaderboard.best_trial
     ending: dict[str, Any] = {"best": None, "model_version": None}
     if best is not None:
         values = record.get(best.trial_id).settings
@@ -130,51 +130,81 @@ def file_results(
     return ending
 
 
-def _find_best_trial(leaderboard: Leaderboard) -> TrialRecord | None:
-    """The best seed of the best configuration, of those that finished if any did."""
-    row = leaderboard.best
-    if row is None:
-        return None
-    scored = [trial for trial in row.trials if leaderboard.select in trial.scores]
-    finished = [trial for trial in scored if trial.status == "finished"] or scored
-    return max(finished, key=lambda trial: trial.scores[leaderboard.select])
+def close_broken_off_runs(record: SweepRecord, base: RunConfig, display: RunDisplay) -> None:
+    """End the MLflow runs of trials that a sweep leaves unfinished, as KILLED.
+
+    Ray may end a trial's process before it can do so itself. `--resume` opens these runs again.
+    """
+    record.wait_for_trials()
+    for trial in record.trials:
+        if trial.status == "running":
+            run_folder = record.folder.trials / trial.trial_id
+            _close_child_run(run_folder, base, display, status="KILLED", tags={})
 
 
 def _close_child_runs(trials: list[TrialRecord], base: RunConfig, display: RunDisplay) -> None:
-    """Runs whose own process was ended: what came of them, once it is gone."""
-    if base.tracking.uri is None:
-        return
+    """Runs whose own process was ended, or did not reach the store: what came of them."""
+    for trial in trials:
+        run_folder = Path(trial.run_folder)
+        if trial.status == "finished":
+            outbox = _find_outbox(run_folder)
+            if outbox.is_file() and load_outbox(outbox).has_due:
+                _close_child_run(run_folder, base, display, status="FINISHED", tags={})
+            continue
+        is_stopped = trial.status == "stopped_early"
+        tags = {
+            **({STOPPED_TAG: "true"} if is_stopped else {}),
+            REASON_TAG: trial.reason[:MAX_TAG_CHARS],
+        }
+        status: RunStatus = "FINISHED" if is_stopped else "FAILED"
+        _close_child_run(run_folder, base, display, status=status, tags=tags)
+
+
+def _close_child_run(
+    run_folder: Path,
+    base: RunConfig,
+    display: RunDisplay,
+    *,
+    status: RunStatus,
+    tags: Mapping[str, str],
+) -> None:
+    if base.tracking.uri is None or not _find_outbox(run_folder).is_file():
+        return  # not tracked, or it never came so far as to have a run
     from lssl_ray.tracking.mlflow import close_run
 
-    for trial in trials:
-        if trial.status == "finished" or not _find_outbox(trial).is_file():
-            continue  # ended by itself, or never came so far as to have a run
-        is_stopped = trial.status == "stopped_early"
-        status: RunStatus = "FINISHED" if is_stopped else "FAILED"
-        told = close_run(
-            base.tracking.uri,
-            experiment=base.tracking.experiment,
-            run_name=trial.trial_id,
-            run_folder=Path(trial.run_folder),
-            status=status,
-            tags={
-                **({STOPPED_TAG: "true"} if is_stopped else {}),
-                REASON_TAG: trial.reason[:MAX_TAG_CHARS],
-            },
-        )
-        if told is not None:
-            display.show_lines(told)
+    told = close_run(
+        base.tracking.uri,
+        experiment=base.tracking.experiment,
+        run_name=run_folder.name,
+        run_folder=run_folder,
+        status=status,
+        tags=tags,
+    )
+    if told is not None:
+        display.show_lines(told)
 
 
 def _register(
     best: TrialRecord, record: SweepRecord, base: RunConfig, display: RunDisplay
 ) -> str | None:
-    """The best trial's teacher as a version of the model that is named after the sweep."""
+    """The best teacher's model version; None without MLflow, and when it can't be had now."""
     if base.tracking.uri is None:
         return None
+    display.show_phase("Registering the best teacher")
+    try:
+        return _export_and_register(best, record, base, base.tracking.uri)
+    except LsslError as error:
+        display.show_lines(
+            f"The best teacher is not in the registry: {error} To try again: lssl-ray sweep "
+            f"--resume {record.folder.path}"
+        )
+        return None
+
+
+def _export_and_register(best: TrialRecord, record: SweepRecord, base: RunConfig, uri: str) -> str:
+    """The best trial's teacher as a version of the model that is named after the sweep."""
     from lssl_ray.tracking.mlflow import register_model_version
 
-    display.show_phase("Registering the best teacher")
     settings = record.settings
     exported = record.folder.path / "best_model"
     shutil.rmtree(exported, ignore_errors=True)  # of an earlier ending of this sweep
@@ -182,20 +212,21 @@ def _register(
         export_mlflow(
             model, exported, labels=None, command=f"lssl-ray sweep --resume {record.folder.path}"
         )
+    probe_tracking(uri)  # one that is away is known at once; MLflow would try for minutes
     return register_model_version(
-        base.tracking.uri,
+        uri,
         name=settings.name,
         path=exported,
         experiment=base.tracking.experiment,
-        run_id=load_outbox(_find_outbox(best)).run_id,
+        run_id=load_outbox(_find_outbox(Path(best.run_folder))).run_id,
         metrics=best.scores,
         tags={"lssl.sweep": str(record.folder.path), "lssl.trial": best.trial_id},
     )
 
 
-def _find_outbox(trial: TrialRecord) -> Path:
+def _find_outbox(run_folder: Path) -> Path:
     """What a trial's run filed of its place in MLflow."""
-    return Path(trial.run_folder) / OUTBOX_FOLDER / f"{MAIN_OUTBOX}.json"
+    return run_folder / OUTBOX_FOLDER / f"{MAIN_OUTBOX}.json"
 
 
 def _track(

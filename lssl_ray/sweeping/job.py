@@ -1,6 +1,5 @@
 """`lssl-ray sweep`: plans trials, has Ray Tune run them, and keeps the record of what came out."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,24 +11,30 @@ from lssl_ray.commands import logging_to, sigterm_as_exit
 from lssl_ray.display import RunDisplay
 from lssl_ray.errors import ConfigError
 from lssl_ray.folder import RunFolder
-from lssl_ray.locking import holding, wait_until_free
+from lssl_ray.locking import holding
 from lssl_ray.sweep.recipe import write_best_recipe
 from lssl_ray.sweep.scores import Score, ScoreReader, load_last_scores
 from lssl_ray.sweep.trials import Scheduler, Search
-from lssl_ray.sweeping.filing import SweepTracker, file_results, open_sweep_tracker
+from lssl_ray.sweeping.filing import (
+    SweepTracker,
+    close_broken_off_runs,
+    file_results,
+    open_sweep_tracker,
+)
 from lssl_ray.sweeping.record import ENDED, PlannedTrial, SweepRecord
-from lssl_ray.sweeping.request import OpenSweep, SweepRequest, create_sweep, open_sweep
+from lssl_ray.sweeping.request import (
+    OpenSweep,
+    SweepRequest,
+    create_sweep,
+    find_working_folder,
+    open_sweep,
+)
 from lssl_ray.tracking.following import closing_honestly
 
 if TYPE_CHECKING:  # Ray is imported when a sweep is there to run
     from lssl_ray.cluster.room import TrialRoom
     from lssl_ray.cluster.search import Source
     from lssl_ray.cluster.trial import TrialTask
-
-LOCK_FILE = ".sweep.lock"
-JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
-# What trial_run.py takes to leave, and a little more.
-LEAVE_SECONDS = 50.0
 
 
 def sweep(
@@ -58,16 +63,19 @@ def sweep(
     else:
         raise ConfigError("A sweep needs --space FILE, or --resume NAME to go on with one.")
     record = opened.record
-    path = record.folder.path
     with (
-        holding(path / LOCK_FILE, what=str(path)),
+        holding(record.folder.lock, what=str(record.folder.path)),
         logging_to(record.folder.logs / "sweep.log"),
         sigterm_as_exit(),
     ):
         source = _open_source(opened)
         tracker = open_sweep_tracker(record, opened.base)
         with closing_honestly(tracker.run):
-            _run(opened, source, tracker, max_concurrent, display)
+            try:
+                _run(opened, source, tracker, max_concurrent, display)
+            except BaseException:  # Ctrl-C and a terminated job, too
+                close_broken_off_runs(record, opened.base, display)
+                raise
             ending = file_results(record, opened.base, tracker, display)
     return ending
 
@@ -96,6 +104,8 @@ class SweepConductor:
         self._source = source
         self._overrides = overrides
         self._display = display
+        # Once: Ray may lay a job's folder anew under its name, and then there is no current one.
+        self._working_folder = find_working_folder(self._record.settings.working_folder)
         for trial in self._record.trials:
             if trial.status == "running":  # when the sweep was killed
                 self._record.change(trial.trial_id, status="waiting")
@@ -118,6 +128,7 @@ class SweepConductor:
         recipe = folder.find_recipe(trial.trial_id)
         own = {
             "run.name": trial.trial_id,
+            "run.folder": str(folder.trials),  # where the sweep is by now
             "run.seed": trial.seed,
             **self._overrides,
             "tracking.tags": {
@@ -135,7 +146,7 @@ class SweepConductor:
         return TrialTask(
             trial_id=trial.trial_id,
             command=(sys.executable, "-m", "lssl_ray.sweeping.trial_run", str(recipe)),
-            working_folder=find_working_folder(self._record.settings.working_folder),
+            working_folder=self._working_folder,
             run_folder=str(folder.trials / trial.trial_id),
             log=str(folder.find_log(trial.trial_id)),
             key=self._record.settings.select,
@@ -204,15 +215,6 @@ class SweepConductor:
         self._display.show_count(done, max(planned, len(trials)), text)
 
 
-def find_working_folder(recorded: str) -> str:
-    """Where trials start: where the sweep began, but in a job of Ray's that job's own folder.
-
-    There lies the code that the job brought; that of an earlier job may be gone, or be older.
-    """
-    is_job = JOB_VARIABLE in os.environ
-    return str(Path.cwd()) if is_job or not Path(recorded).is_dir() else recorded
-
-
 def _open_source(opened: OpenSweep) -> "Source":
     """What is still to be drawn; a list that is known beforehand is planned at once."""
     from lssl_ray.cluster.search import open_source
@@ -264,10 +266,7 @@ def _run(
             name=_name_session(record.folder.logs / "tune"),
         )
         # Those that were stopped last still say so to MLflow and give back what they hold.
-        wait_until_free(
-            [record.folder.find_lock(trial.trial_id) for trial in record.trials],
-            seconds=LEAVE_SECONDS,
-        )
+        record.wait_for_trials()
 
 
 @contextmanager
@@ -283,12 +282,13 @@ def _ray_for_sweep(opened: OpenSweep, max_concurrent: int | None) -> "Iterator[T
 
 def _load_past(record: SweepRecord) -> dict[str, Sequence[Score]]:
     """Scores of the trials that ended before."""
-    ended = [trial.trial_id for trial in record.trials if trial.status in ENDED]
+    trials, select = record.folder.trials, record.settings.select
     return {
-        trial_id: ScoreReader(
-            RunFolder(record.folder.trials / trial_id).metrics, key=record.settings.select
+        trial.trial_id: ScoreReader(
+            RunFolder(trials / trial.trial_id).metrics, key=select
         ).read_new()
-        for trial_id in ended
+        for trial in record.trials
+        if trial.status in ENDED
     }
 
 

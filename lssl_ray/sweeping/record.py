@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from lssl_ray.errors import CheckpointError
-from lssl_ray.locking import find_lock
+from lssl_ray.locking import find_lock, wait_until_free
 from lssl_ray.sweep.trials import TrialRecord, TrialStatus
 from lssl_ray.whole_files import write_whole
 
 FORMAT_VERSION = 1
+# What trial_run.py takes to leave, and a little more.
+LEAVE_SECONDS = 50.0
 RECORD_FILE = "sweep.json"
 # Until it has ended, a trial is one of the first two.
 PlannedStatus = Literal["waiting", "running", "finished", "stopped_early", "failed"]
@@ -123,6 +125,11 @@ class SweepFolder:
         """Logs, and Tune's own files."""
         return self.path / "logs"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works on the sweep."""
+        return self.path / ".sweep.lock"
+
     def find_recipe(self, trial_id: str) -> Path:
         """A trial's whole configuration."""
         return self.path / "recipes" / f"{trial_id}.yaml"
@@ -197,6 +204,11 @@ class SweepRecord:
         text = json.dumps(data, indent=1, ensure_ascii=False)
         write_whole(self.folder.record, text + "\n")
 
+    def wait_for_trials(self) -> None:
+        """Wait until no process of a trial is left."""
+        locks = [self.folder.find_lock(trial_id) for trial_id in self._trials]
+        wait_until_free(locks, seconds=LEAVE_SECONDS)
+
     def list_ended(self) -> list[TrialRecord]:
         """The trials that ended, for leaderboard and plots."""
         return [
@@ -217,7 +229,7 @@ class SweepRecord:
 
 
 def create_record(folder: SweepFolder, settings: SweepSettings) -> SweepRecord:
-    """Make the folder of a new sweep.
+    """Make the folder of a new sweep, with a record without trials.
 
     Raises:
         CheckpointError: It holds something already, or can't be made.
@@ -237,7 +249,9 @@ def create_record(folder: SweepFolder, settings: SweepSettings) -> SweepRecord:
             f"{folder.path} can't be written: {error}. Choose another place with "
             "--set run.folder=... or --name."
         ) from error
-    return SweepRecord(folder, settings, [])
+    record = SweepRecord(folder, settings, [])
+    record.save()  # what is refused or killed from here on can be begun anew
+    return record
 
 
 def open_record(path: Path) -> SweepRecord:
@@ -252,18 +266,25 @@ def open_record(path: Path) -> SweepRecord:
         raise CheckpointError(
             f"No sweep to resume at {path}. Sweeps there: {', '.join(near) or 'none'}."
         )
-    data = json.loads(folder.record.read_text(encoding="utf-8"))
-    if data["version"] != FORMAT_VERSION:
+    try:
+        data = json.loads(folder.record.read_text(encoding="utf-8"))
+        if data["version"] != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{folder.record} has format {data['version']}, this release reads "
+                f"{FORMAT_VERSION}; go on with the release that began the sweep."
+            )
+        settings = SweepSettings(**{name: data[name] for name in SweepSettings.__annotations__})
+        trials = [PlannedTrial(**trial) for trial in data["trials"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
-            f"{folder.record} has format {data['version']}, this release reads {FORMAT_VERSION}; "
-            "go on with the release that began the sweep."
-        )
-    settings = SweepSettings(**{name: data[name] for name in SweepSettings.__annotations__})
-    return SweepRecord(folder, settings, [PlannedTrial(**trial) for trial in data["trials"]])
+            f"{folder.record} is no record of a sweep: {error!r}. Bring back a copy, or start "
+            "another sweep; a run below trials/ goes on by itself: lssl-ray train --resume."
+        ) from error
+    return SweepRecord(folder, settings, trials)
 
 
 def _never_ran(folder: SweepFolder) -> bool:
-    """Whether a sweep was refused before its first trial: nothing in its folder was paid for."""
-    if not folder.record.is_file():
-        return False
+    """Whether a sweep ended before its first trial: nothing in its folder was paid for."""
+    if not folder.record.is_file() or not wait_until_free([folder.lock], seconds=0.0):
+        return False  # or it is about to begin, in another process
     return all(trial.status == "waiting" for trial in open_record(folder.path).trials)

@@ -1,6 +1,7 @@
 """What a user asks a sweep for, checked before anything starts, and what all its trials share."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from lssl_ray import build
 from lssl_ray.config import RunConfig, load_config
 from lssl_ray.config.loading import apply_override
 from lssl_ray.errors import ConfigError
@@ -23,6 +25,7 @@ from lssl_ray.sweeping.record import (
     create_record,
     open_record,
 )
+from lssl_ray.video.manifest import load_manifest
 from lssl_ray.whole_files import write_whole
 
 if TYPE_CHECKING:  # spaces are made of Ray Tune's samplers
@@ -32,6 +35,7 @@ DEFAULT_FOLDER = "runs"
 # Enough videos for label-free scores to differ between configurations; docs/sweeps.md.
 DEFAULT_HOLD_BACK = 64
 HELD_BACK, VALIDATION = "held_back/", "validation/"
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -89,6 +93,7 @@ def create_sweep(request: SweepRequest) -> OpenSweep:
     Raises:
         LsslError: What can't work, all problems of the space at once; nothing was started.
     """
+    from lssl_ray.cluster.search import open_source
     from lssl_ray.cluster.sweep_space import check_space, load_space
 
     space = load_space(request.space)
@@ -97,6 +102,15 @@ def create_sweep(request: SweepRequest) -> OpenSweep:
     check_space(space, config=request.config, overrides=overrides)
     base = load_config(request.config, overrides)
     _check_base(base, key)
+    _check_videos(base)
+    # For what it refuses only.
+    open_source(
+        space,
+        search=request.search,
+        num_configurations=request.num_trials,
+        num_drawn=0,
+        seed=base.run.seed,
+    )
     root = Path(base.run.folder).expanduser().absolute()
     folder = SweepFolder(root / (request.name or find_free_name(root, space.name)))
     if request.name is not None and not _NAME.fullmatch(request.name):
@@ -156,6 +170,15 @@ def find_key(select: str | None) -> str:
     )
 
 
+def find_working_folder(recorded: str) -> str:
+    """Where trials start: where the sweep began, but in a job of Ray's that job's own folder.
+
+    There lies the code that the job brought; that of an earlier job may be gone, or be older.
+    """
+    is_job = JOB_VARIABLE in os.environ
+    return str(Path.cwd()) if is_job or not Path(recorded).is_dir() else recorded
+
+
 def _list_own_overrides(request: SweepRequest, key: str) -> list[str]:
     """Settings that a sweep needs where the recipe doesn't have them."""
     # An own load: what is missing must be known before the rest is checked with it.
@@ -197,6 +220,20 @@ def _check_base(base: RunConfig, key: str) -> None:
             f"--select zero_shot:{split}: evaluation.manifests has no split {split!r}, but: "
             f"{', '.join(base.evaluation.manifests) or 'none'}; add it with "
             f"--set evaluation.manifests.{split}=FILE."
+        )
+
+
+def _check_videos(base: RunConfig) -> None:
+    """Refuse here what each trial would be refused for by itself, one after the other."""
+    for manifest in base.evaluation.manifests.values():
+        load_manifest(manifest)
+    num_videos = len(build.load_training_manifest(base).usable())
+    if num_videos <= base.data.hold_back:
+        raise ConfigError(
+            f"data.hold_back={base.data.hold_back} leaves nothing to train on: "
+            f"{base.data.manifest} has {num_videos} usable videos. Give --hold-back N with a "
+            "smaller number, choose by labelled videos with --select zero_shot:SPLIT, or index "
+            "more."
         )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lssl_ray.sweeping.job import JOB_VARIABLE, find_working_folder
+from lssl_ray.sweeping.request import JOB_VARIABLE, find_working_folder
 
 
 @pytest.fixture

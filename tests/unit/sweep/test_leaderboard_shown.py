@@ -104,6 +104,16 @@ def test_leaderboard_table_fits_80_columns_and_reasons_stand_beside_it() -> None
     assert failed.startswith("c003-s0") and failed.endswith(why)
 
 
+def test_leaderboard_table_at_80_columns_cuts_nothing_off_with_a_truth_beside() -> None:
+    trials = [
+        build_trial("t1", {"objective.student_temperature": 0.1}, 0.5, truth=0.5),
+        build_trial("t2", {"objective.student_temperature": 0.05}, 0.4, truth=0.6),
+    ]
+    lines = show(trials, width=80).splitlines()
+    assert "noise unknown" in " ".join(" ".join(lines).replace("\u2502", " ").split())
+    assert all(line.rstrip()[-1] in "\u2502\u2503\u2529\u2513\u2518" for line in lines[1:-2])
+
+
 def test_leaderboard_reasons_of_rows_that_are_not_shown_are_left_out() -> None:
     trials = [
         build_trial(f"t{i:02d}", {"x": i}, i / 100, status="stopped_early", steps=i)
