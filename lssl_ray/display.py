@@ -32,7 +32,7 @@ class RunDisplay:
         self._console = console
         self._live: Progress | None = None
         self._task: TaskID | None = None
-        self._first: tuple[int, float] | None = None
+        self._first: tuple[float, float] | None = None
         self._last_count: float | None = None
         self._awaited: tuple[int, int] | None = None  # at first, and now
         # Rows come from a thread of their own, also while the main one waits for evaluations.
@@ -55,14 +55,21 @@ class RunDisplay:
         self._first = self._last_count = None
         self._console.print(f"[bold]{text}[/bold]", highlight=False)
 
-    def show_count(self, done: int, total: int, text: str) -> None:
-        """Progress of something that is counted; without a terminal a line now and then."""
+    def show_count(self, done: int, total: int, text: str, *, under_way: float = 0.0) -> None:
+        """Progress of something that is counted; without a terminal a line now and then.
+
+        Args:
+            done: So many.
+            total: Of so many.
+            text: More about it.
+            under_way: What is done of those that are not done yet, for the time that is left.
+        """
         if not self._console.is_terminal and done < total:
             now = time.monotonic()
             if self._last_count is not None and now - self._last_count < COUNT_LINE_SECONDS:
                 return
             self._last_count = now
-        self._show(done, total, text)
+        self._show(done, total, text, under_way=under_way)
 
     def show_row(self, row: Mapping[str, Any]) -> None:
         """A window of training steps is done, or a checkpoint evaluated beside them."""
@@ -124,8 +131,8 @@ class RunDisplay:
         line = f"  step {row['step']}: {_describe_evaluated(row)}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _show(self, done: int, total: int, text: str) -> None:
-        text = f"{text}  ETA {self._estimate(done, total)}"
+    def _show(self, done: int, total: int, text: str, *, under_way: float = 0.0) -> None:
+        text = f"{text}  ETA {self._estimate(done + under_way, total)}"
         if not self._console.is_terminal:
             self.show_lines(f"  {done}/{total}  {text}")
             return
@@ -142,7 +149,7 @@ class RunDisplay:
         assert self._task is not None
         self._live.update(self._task, completed=done, total=total, description=text)
 
-    def _estimate(self, done: int, total: int) -> str:
+    def _estimate(self, done: float, total: int) -> str:
         """Time left at the pace since this phase's first figure (a resumed run starts late)."""
         now = time.monotonic()
         if self._first is None:

@@ -11,15 +11,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+import tiny
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from several_nodes import HEAD, SeveralNodes
+from several_nodes import HEAD, Node, SeveralNodes, several_nodes
 
 from lssl_ray.tracking.journal import read_rows
 
@@ -29,7 +32,20 @@ PACKAGE = ("lssl_ray", "jobs", "tune_spaces", ".gitignore", ".rayignore")
 WAIT_SECONDS = 600
 LEAVE_SECONDS = 120
 CALL_SECONDS = 60
+# Of a run, wherever it is; and of a sweep's trials.
+WORK = ("jobs/train.py", "RayTrainWorker", "TrainController", "RunDesk", "SplitCoordinator")
+DECODERS = ("decode_child", "MapWorker")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+WHERE = """
+import ray
+
+import lssl_ray
+
+ray.init("auto", log_to_driver=False, logging_level="ERROR")
+find = ray.remote(lambda: __import__("lssl_ray").__file__)
+print("driver", lssl_ray.__file__)
+print("worker", ray.get(find.remote()))
+"""
 
 
 def write_token(folder: Path) -> Path:
@@ -210,3 +226,55 @@ def check_readable(text: str) -> None:
     assert "\x1b" not in text and "\r" not in text
     assert max(len(line) for line in text.splitlines()) < 400
     assert "Traceback" not in text
+
+
+@contextmanager
+def open_jobs(
+    folder: Path,
+    clip: Path,
+    videos: tiny.VideoSet,
+    *,
+    num_steps: int,
+    secrets: Mapping[str, str] | None = None,
+) -> Iterator[Jobs]:
+    """A head without cores and a node of six, `recipe.yaml` and an MLflow store in shared storage.
+
+    Args:
+        folder: Of its own.
+        clip: The recipe's CLIP.
+        videos: The recipe's videos.
+        num_steps: Of the recipe.
+        secrets: Further variables of the cluster's environment.
+    """
+    shared, repository = folder / "shared", folder / "repository"
+    shared.mkdir()
+    repository.mkdir()
+    values = tiny.build_recipe_values(clip, videos, run_folder=shared / "runs")
+    values["run"] |= {"log_every": 1, "checkpoint_every": 5}
+    values["optim"] |= {"epochs": 1000, "max_steps": num_steps}
+    values["tracking"] = {"uri": f"sqlite:///{shared / 'mlflow.db'}"}
+    (shared / "recipe.yaml").write_text(yaml.safe_dump(values))
+    token = write_token(folder)
+    # As on the clusters of cluster.yaml: a stopped job closes its MLflow run first.
+    stopping = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    environment = {**build_environment(token), **(secrets or {}), **stopping}
+    nodes = {"work": Node(num_cpus=6)}
+    with several_nodes(nodes, dashboard=True, environment=environment) as cluster:
+        assert cluster.dashboard_url is not None
+        client = JobClient(
+            cluster.dashboard_url,
+            token=token,
+            repository=copy_repository(repository),
+            env=cluster.env,
+        )
+        yield Jobs(cluster, client, shared)
+
+
+def lay_out_code(jobs: Jobs, name: str) -> str:
+    """A job that has both nodes unpack the code, and tells where.
+
+    Raylets of one machine share the folder, and the second one lays it anew: a job that runs there
+    loses its current one, which a sweep's Tune does not take.
+    """
+    jobs.client.write_code("jobs/where.py", WHERE)
+    return jobs.client.run(name, "jobs/where.py")

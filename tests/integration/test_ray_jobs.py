@@ -11,18 +11,15 @@ from pathlib import Path
 
 import pytest
 import tiny
-import yaml
 from job_cluster import (
-    JobClient,
+    DECODERS,
+    WORK,
     Jobs,
-    build_environment,
     check_readable,
-    copy_repository,
     has_rows,
-    write_token,
+    lay_out_code,
+    open_jobs,
 )
-from mlflow.entities import Run
-from several_nodes import Node, several_nodes
 
 from lssl_ray.concepts.space import load_concept_space
 from lssl_ray.embedding_files import list_parts
@@ -32,56 +29,18 @@ from lssl_ray.training.checkpoint import find_damage, list_checkpoints
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(1500)]
 
-NUM_STEPS, TRIAL_STEPS = 80, 40
+NUM_STEPS = 80
 PASSWORD = "open-sesame-9371"
-# Of a run, wherever it is; and of a sweep's trials.
-WORK = ("jobs/train.py", "RayTrainWorker", "TrainController", "RunDesk", "SplitCoordinator")
-DECODERS = ("decode_child", "MapWorker")
-SPACE = '''"""How sharp should the student be?"""
-
-from ray import tune
-
-
-def build_space():
-    return {"objective.student_temperature": tune.choice([0.1, 0.2])}
-'''
-WHERE = """
-import ray
-
-import lssl_ray
-
-ray.init("auto", log_to_driver=False, logging_level="ERROR")
-find = ray.remote(lambda: __import__("lssl_ray").__file__)
-print("driver", lssl_ray.__file__)
-print("worker", ray.get(find.remote()))
-"""
 
 
 @pytest.fixture(scope="module")
 def jobs(
     tmp_path_factory: pytest.TempPathFactory, tiny_clip_dir: Path, videos: tiny.VideoSet
 ) -> Iterator[Jobs]:
-    shared = tmp_path_factory.mktemp("shared")
-    values = tiny.build_recipe_values(tiny_clip_dir, videos, run_folder=shared / "runs")
-    values["run"] |= {"log_every": 1, "checkpoint_every": 5}
-    values["optim"] |= {"epochs": 1000, "max_steps": NUM_STEPS}
-    values["tracking"] = {"uri": f"sqlite:///{shared / 'mlflow.db'}"}
-    (shared / "recipe.yaml").write_text(yaml.safe_dump(values))
-    (shared / "sharpness.py").write_text(SPACE)
-    token = write_token(tmp_path_factory.mktemp("token"))
     secrets = {"MLFLOW_TRACKING_USERNAME": "ali", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
-    # As on the clusters of cluster.yaml: a stopped job closes its MLflow run first.
-    environment = {**build_environment(token), **secrets, "RAY_JOB_STOP_WAIT_TIME_S": "60"}
-    nodes = {"work": Node(num_cpus=6)}
-    with several_nodes(nodes, dashboard=True, environment=environment) as cluster:
-        assert cluster.dashboard_url is not None
-        client = JobClient(
-            cluster.dashboard_url,
-            token=token,
-            repository=copy_repository(tmp_path_factory.mktemp("repository")),
-            env=cluster.env,
-        )
-        yield Jobs(cluster, client, shared)
+    folder = tmp_path_factory.mktemp("cluster")
+    with open_jobs(folder, tiny_clip_dir, videos, num_steps=NUM_STEPS, secrets=secrets) as opened:
+        yield opened
 
 
 @dataclass(frozen=True)
@@ -149,11 +108,22 @@ def test_submit_without_the_token_is_refused(jobs: Jobs, tmp_path: Path) -> None
 
 
 def test_job_runs_its_own_copy_of_the_code_on_every_node(jobs: Jobs) -> None:
-    jobs.client.write_code("jobs/where.py", WHERE)
-    text = jobs.client.run("where", "jobs/where.py")
+    text = lay_out_code(jobs, "where")
     places = dict(line.split() for line in text.splitlines() if line.startswith(("dri", "wor")))
     assert set(places) == {"driver", "worker"}
     assert all("working_dir_files" in place for place in places.values()), places
+
+
+def test_training_into_the_jobs_own_copy_is_refused(jobs: Jobs) -> None:
+    jobs.client.submit(
+        "passing",
+        *("jobs/train.py", "--config", jobs.recipe, "--run-name", "passing"),
+        *("--set", "cluster.address=auto", "--set", "run.folder=runs"),
+    )
+    assert jobs.client.wait("passing") == "FAILED"
+    text = jobs.client.read_logs("passing")
+    check_readable(text)
+    assert "run.folder=" in text and "--set run.folder=/" in text
 
 
 def test_build_concepts_as_a_job_writes_a_space(
@@ -238,43 +208,6 @@ def test_embed_as_a_job_writes_a_row_per_video(
     check_readable(text)
     assert "8 of 8" in text
     assert list_parts(out)
-
-
-def test_sweep_as_a_job_is_stopped_with_its_trials_and_goes_on(jobs: Jobs) -> None:
-    folder = jobs.shared / "runs" / "sharpness"
-    trials = folder / "trials"
-    jobs.client.submit(
-        "sweep",
-        *("jobs/sweep.py", "--space", str(jobs.shared / "sharpness.py"), "--name", "sharpness"),
-        *("--config", jobs.recipe, "--search", "grid", "--scheduler", "none"),
-        *("--select", "zero_shot:test", "--set", "cluster.address=auto"),
-        *("--set", f"optim.max_steps={TRIAL_STEPS}", "--set", "run.checkpoint_every=10"),
-    )
-    jobs.client.wait_until(
-        lambda: any(has_rows(path, 5)() for path in trials.glob("*")), name="sweep"
-    )
-    assert jobs.client.stop("sweep") == "STOPPED"
-    assert jobs.wait_for_none("trial_run", "jobs/sweep.py", *WORK, *DECODERS) == []
-    runs = jobs.find_runs("tags.`lssl.sweep` = 'sharpness'")
-    ends = {run.info.run_name: run.info.status for run in [*runs, *find_parents(jobs)]}
-    assert ends["sharpness"] == "KILLED"
-    assert set(ends.values()) <= {"KILLED", "FINISHED"}, ends
-
-    mark = "the code of the second job"
-    jobs.client.write_code("lssl_ray/sweeping/__init__.py", f'print("{mark}", flush=True)\n')
-    jobs.client.run("sweep-again", "jobs/sweep.py", "--resume", str(folder))
-    logs = [path.read_text() for path in (folder / "logs" / "trials").glob("*.log")]
-    assert any(mark in text for text in logs), "trials ran the code of the first job"
-    ending = json.loads((folder / "sweep.json").read_text())
-    assert ending["best"]["score"] is not None
-    for path in trials.glob("*/metrics.jsonl"):
-        steps = [row["step"] for row in read_rows(path) if "loss/total" in row]
-        assert steps == list(range(1, TRIAL_STEPS + 1)), path
-    assert {run.info.status for run in find_parents(jobs)} == {"FINISHED"}
-
-
-def find_parents(jobs: Jobs) -> list[Run]:
-    return jobs.find_runs("tags.`lssl.kind` = 'sweep'")
 
 
 def test_secrets_of_the_environment_are_nowhere_in_what_is_filed_or_shown(

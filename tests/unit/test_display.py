@@ -113,6 +113,14 @@ def test_display_new_phase_starts_its_own_estimate(clock: Clock) -> None:
     ]
 
 
+def test_display_estimate_counts_what_is_under_way(clock: Clock) -> None:
+    display, out = open_display()
+    display.show_count(0, 4, "trials")
+    clock.seconds += 30
+    display.show_count(0, 4, "trials", under_way=0.5)
+    assert out.getvalue().splitlines()[1] == "  0/4  trials  ETA 3:30"
+
+
 def test_display_on_terminal_leaves_no_live_line_behind() -> None:
     display, out = open_display(terminal=True)
     with display:
