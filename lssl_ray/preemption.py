@@ -4,6 +4,7 @@ A poller of the cloud's metadata server, without Ray: what is done about a notic
 (`cluster/preemption.py` drains the node). Not for Kubernetes, which ends a pod with SIGTERM.
 """
 
+import http.client
 import json
 import logging
 import threading
@@ -194,5 +195,9 @@ def _ask(url: str, headers: dict[str, str], *, method: str = "GET") -> str:
     request = urllib.request.Request(url, headers=headers, method=method)
     # A proxy of the environment would be another machine's metadata.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=REQUEST_SECONDS) as answer:
-        return bytes(answer.read(65_536)).decode("utf-8")
+    try:
+        with opener.open(request, timeout=REQUEST_SECONDS) as answer:
+            return bytes(answer.read(65_536)).decode("utf-8")
+    except (http.client.HTTPException, UnicodeDecodeError) as error:
+        # What is no HTTP, or was cut, is no OSError to Python.
+        raise OSError(f"{url} answered what can't be read: {error!r}") from error

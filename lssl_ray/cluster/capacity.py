@@ -59,6 +59,14 @@ def list_needs(config: RunConfig) -> list[Need]:
     return [worker] * cluster.most_workers + [decoder] * cluster.num_decoders + [beside]
 
 
+def list_first_needs(config: RunConfig) -> list[Need]:
+    """What a run holds at once at the least: fewest workers, and evaluation only if beside them."""
+    needs = list_needs(config)
+    workers = [need for need in needs if need.name == "worker"][: config.cluster.fewest_workers]
+    others = ["decoder", "evaluation"] if config.evaluation.every_checkpoints else ["decoder"]
+    return workers + [need for need in needs if need.name in others]
+
+
 def count_cores(needs: Sequence[Need]) -> int:
     """Logical cores of one trial."""
     return int(sum(need.resources.get("CPU", 0.0) for need in needs))

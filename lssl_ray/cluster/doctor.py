@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lssl_ray.cluster.access import read_access
-from lssl_ray.cluster.capacity import count_fitting, list_needs, list_rooms
+from lssl_ray.cluster.capacity import count_fitting, list_first_needs, list_rooms
 from lssl_ray.cluster.data import build_execution_options
 from lssl_ray.cluster.required_paths import list_clip_files, list_first_videos
 from lssl_ray.cluster.session import connect_ray, stop_ray
@@ -164,12 +164,9 @@ class JoinedRay:
 
     def count_fitting_runs(self, config: RunConfig) -> int:
         """Whether a run finds what it needs to start on the nodes at once: 1, or 0."""
-        needs = list_needs(config)
-        workers = [need for need in needs if need.name == "worker"]
-        others = [need for need in needs if need.name != "worker"]
         with _asking_ray():
             rooms = list_rooms(ray.nodes())
-        return count_fitting([*workers[: config.cluster.fewest_workers], *others], rooms, most=1)
+        return count_fitting(list_first_needs(config), rooms, most=1)
 
     def compute_store_mib(self, config: RunConfig, *, num_videos: int) -> float:
         """Room in the object store that decoded blocks may take."""

@@ -27,7 +27,14 @@ from ray.train.v2._internal.execution.scaling_policy import (
 )
 from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
 
-from lssl_ray.cluster.capacity import Need, NodeRoom, list_needs, list_rooms, place_need
+from lssl_ray.cluster.capacity import (
+    Need,
+    NodeRoom,
+    count_fitting,
+    list_needs,
+    list_rooms,
+    place_need,
+)
 from lssl_ray.cluster.context import ask_for_checkpoint
 from lssl_ray.config import RunConfig
 from lssl_ray.config.cluster import ClusterSection
@@ -61,7 +68,8 @@ def count_workers(
     # Workers first where the fewest others could be.
     rooms = sorted(rooms, key=lambda room: _count_placed([], others, [room]) or 0)
     undisturbed = _count_placed([], others, rooms)
-    for count in range(most, least - 1, -1):
+    fitting = count_fitting([worker], rooms, most=most)  # a controller counts, and others wait
+    for count in range(fitting, least - 1, -1):
         if _count_placed([worker] * count, others, rooms) == undisturbed:
             return count
     return least if (_count_placed([worker] * least, others, rooms) or 0) > 0 else 0

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 import ray
 import typer
 from ray.core.generated import autoscaler_pb2
+from ray.exceptions import RayError
 
 from lssl_ray.errors import ClusterError
 from lssl_ray.preemption import POLL_SECONDS, Notice, build_source, watch_notices
@@ -62,7 +63,7 @@ def drain_this_node(notice: Notice) -> None:
     """
     try:
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         raise ClusterError(
             f"No Ray to drain: {error} Start Ray on this machine first (ray start), with the same "
             "RAY_AUTH_MODE and token as the cluster."

@@ -3,6 +3,7 @@
 Which paths a job reads on which nodes is known here; how they are looked for is in `shared_paths`.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from lssl_ray.video.remote import as_local_path, has_scheme
 DEADLINE_SECONDS = 120.0
 NUM_VIDEOS = 3
 MAX_SHOWN = 6
+# Where Ray unpacks what a job brought, below its session (2.60): a job's relative paths lead there.
+COPIES = ("runtime_resources", "working_dir_files")
+_SQLITE = "sqlite:///"
+
+logger = logging.getLogger(__name__)
 
 
 def require_training_paths(job: TrainJob) -> None:
@@ -26,11 +32,44 @@ def require_training_paths(job: TrainJob) -> None:
     Raises:
         ClusterError: Which path on which node, and what to do.
     """
+    require_lasting_places(job.config)
     _require(
         job.config,
         on_train_nodes={**find_kept_folder(job), **list_clip_files(job.config)},
         on_decode_nodes=list_first_videos(job.manifest),
     )
+
+
+def require_lasting_places(config: RunConfig) -> None:
+    """Refuse a run folder in a submitted job's own copy of the code; warn of a tracking file there.
+
+    Args:
+        config: With absolute paths.
+
+    Raises:
+        ClusterError: The run would go with the copy.
+    """
+    if config.run.storage is None and is_in_job_copy(Path(config.run.folder)):
+        raise ClusterError(
+            f"run.folder={config.run.folder} is in the job's own copy of the code, which Ray "
+            "deletes, and the run with it. Give a folder that stays, by its absolute path: --set "
+            "run.folder=/shared/runs; or keep the run by URI: --set run.storage=s3://bucket/runs."
+        )
+    uri = config.tracking.uri or ""
+    if uri.startswith(_SQLITE) and is_in_job_copy(Path(uri.removeprefix(_SQLITE))):
+        logger.warning(
+            "tracking.uri=%s is in the job's own copy of the code, which Ray deletes, and what "
+            "MLflow has of this run with it. Give a file that stays, by its absolute path "
+            "(sqlite:////home/you/mlflow.db), a server (http://...), or null; `lssl-ray track sync "
+            "RUN --uri ...` sends the rows there later.",
+            uri,
+        )
+
+
+def is_in_job_copy(path: Path) -> bool:
+    """Whether an absolute path leads into what Ray unpacked for a job."""
+    above = [folder.parts[-2:] for folder in path.parents]
+    return COPIES in above
 
 
 def require_feature_paths(job: FeatureJob) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray.data import DataContext
+from ray.exceptions import RayError
 
 from lssl_ray.cluster.placement import require_nodes
 from lssl_ray.config import RunConfig
 from lssl_ray.errors import ClusterError
 
-NOISY_LOGGERS = ("ray", "ray.data", "ray.train")
 SPARE_BYTES = 2**30  # for whatever else asks Ray for memory
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 OWN_TOKEN = "lssl-ray-"  # how a token of ours begins
@@ -92,10 +92,18 @@ def connect_ray(
             )
     except Exception as error:
         # Of a node that is slow to start Ray (2.60) raises Exception itself, and nothing narrower.
-        expected = (ConnectionError, RuntimeError, ValueError, OSError)
+        expected = (ConnectionError, RuntimeError, ValueError, OSError, RayError)
         if type(error) is not Exception and not isinstance(error, expected):
             raise
-        raise ClusterError(f"Ray could not be started or joined: {error} ({remedy}).") from error
+        # Of who has no token, or a wrong one, Ray says only that it could not connect.
+        token = (
+            " Does it run, and does this shell have its token (export RAY_AUTH_MODE=token; "
+            "~/.ray/auth_token, or RAY_AUTH_TOKEN_PATH)?"
+        )
+        raise ClusterError(
+            f"Ray could not be started or joined: {error} ({remedy})."
+            f"{token if address == 'auto' else ''}"
+        ) from error
 
 
 @contextmanager

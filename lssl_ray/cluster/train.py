@@ -111,7 +111,7 @@ def train_on_ray(job: TrainJob) -> Progress:
         raise ClusterError(
             f"Training workers failed more than cluster.max_failures={cluster.max_failures} times."
             f"{watch.describe_stalls()} The last error:\n{error}\nResume with: lssl-ray train "
-            f"--resume {config.run.name}"
+            f"--resume {run_folder if store is None else store.uri}"
         ) from error
     finally:
         for actor in filter(None, (desk, keeper)):

@@ -192,7 +192,8 @@ def _judge_placement(up: CheckUp, config: RunConfig, joined: "JoinedRay", asked:
     described = (
         f"{cluster.fewest_workers} workers of {cluster.cpus_per_worker} cores"
         f"{' and a GPU' if cluster.use_gpu else ''}, {cluster.num_decoders} decoders of a core "
-        f"and {cluster.decode_memory_mib} MiB, a core for evaluation"
+        f"and {cluster.decode_memory_mib} MiB"
+        f"{', a core for evaluation' if config.evaluation.every_checkpoints else ''}"
     )
     up.run(
         "room",

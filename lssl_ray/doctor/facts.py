@@ -101,8 +101,13 @@ class NodeFacts:
         )
 
 
-def collect_facts(question: Question) -> NodeFacts:
-    """What this machine says of itself; nothing that is missing is an error."""
+def collect_facts(question: Question, *, in_ray: bool = False) -> NodeFacts:
+    """What this machine says of itself; nothing that is missing is an error.
+
+    Args:
+        question: What is asked beside what it always tells.
+        in_ray: Whether a task of Ray asks, as on a node.
+    """
     started = time.time()
     temp = shutil.disk_usage(find_temp_folder())
     memory, available = read_memory()
@@ -117,7 +122,7 @@ def collect_facts(question: Question) -> NodeFacts:
         temp_free_mib=temp.free / MIB,
         temp_used_share=1.0 - temp.free / max(1, temp.free + temp.used),
         started=started,
-        gpus=ask_gpus() if question.gpus else None,
+        gpus=ask_gpus(in_ray=in_ray) if question.gpus else None,
         folders={name: try_folder(Path(path)) for name, path in question.folders.items()},
         digests={name: digest_file(Path(path)) for name, path in question.files.items()},
         answered=time.time(),
@@ -126,7 +131,7 @@ def collect_facts(question: Question) -> NodeFacts:
 
 def collect_plain_facts(question: Question) -> dict[str, Any]:
     """The same for whoever may have another release of this package: what runs on a node."""
-    return collect_facts(question).to_plain()
+    return collect_facts(question, in_ray=True).to_plain()
 
 
 def find_versions() -> dict[str, str]:

@@ -58,17 +58,21 @@ def has_gpu_device() -> bool:
     return any(Path(path).exists() for path in _DEVICES)
 
 
-def ask_gpus(*, module: str = CHILD_MODULE, seconds: float = CHILD_SECONDS) -> GpuFacts:
+def ask_gpus(
+    *, in_ray: bool = False, module: str = CHILD_MODULE, seconds: float = CHILD_SECONDS
+) -> GpuFacts:
     """Ask torch in a process of its own.
 
     Args:
+        in_ray: Whether a task of Ray asks; Ray hides the GPUs from one that asked for none. The
+            user's own CUDA_VISIBLE_DEVICES holds for training, so it holds here.
         module: What answers.
         seconds: Longest wait for it.
     """
     folders = [os.getcwd() if folder == "" else folder for folder in sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1"}
-    # Ray hides the GPUs from work that asked for none.
-    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    if in_ray:
+        environment.pop("CUDA_VISIBLE_DEVICES", None)
     try:
         done = subprocess.run(
             [sys.executable, "-m", module],

@@ -116,6 +116,25 @@ def test_killed_driver_leaves_no_process_and_resumes_in_the_same_mlflow_run(
     assert sorted(steps) == list(range(1, NUM_STEPS + 1))
 
 
+@pytest.mark.long
+def test_run_that_gives_up_on_its_workers_ends_and_says_how_to_go_on(
+    workplace: Path, start: Callable[..., RunProcess]
+) -> None:
+    arguments = ("--run-name", "given-up", "--set", "cluster.max_failures=0")
+    run = start("--config", "recipe.yaml", *arguments)
+    folder = workplace / "runs" / "given-up"
+    run.wait_until(lambda: count_rows(folder) >= 13)
+    started = run.find_descendants("")
+    (worker,) = run.find_descendants(WORKER_NAME)
+    worker.kill()
+    assert run.process.wait(300) == 2, run.output.read_text()
+    said = " ".join(run.output.read_text().split())
+    # By its folder: a name is looked for below runs/ of whatever folder one is in.
+    assert "cluster.max_failures=0" in said and f"--resume {folder}" in said
+    assert [tracked.info.status for tracked in read_tracked(workplace, "given-up")] == ["FAILED"]
+    assert psutil.wait_procs(started, timeout=120)[1] == []
+
+
 def test_two_workers_train_like_one(
     workplace: Path, local_run: Path, start: Callable[..., RunProcess]
 ) -> None:

@@ -49,3 +49,10 @@ def test_memory_of_decoders_holds_workers_back_as_cores_do() -> None:
     rooms = [build_room(4, memory=4.0), build_room(2, memory=0.0)]
     # Two decoders fit by memory, on the first node: two cores are left there, and two elsewhere.
     assert count_workers(WORKER, [DECODER] * 3, rooms, least=1, most=9) == 4
+
+
+@pytest.mark.timeout(60)
+def test_a_range_far_above_the_cluster_is_counted_in_no_time() -> None:
+    rooms = [build_room(48, gpus=8.0) for _ in range(60)]
+    worker = Need("worker", {"CPU": 4.0, "GPU": 1.0})
+    assert count_workers(worker, [DECODER] * 640, rooms, least=1, most=100_000) == 480

@@ -10,6 +10,7 @@ from lssl_ray.cluster.capacity import (
     choose_concurrency,
     count_cores,
     count_fitting,
+    list_first_needs,
     list_needs,
     list_rooms,
 )
@@ -32,6 +33,15 @@ def test_needs_of_a_run_are_its_workers_decoders_and_evaluation(build_config: Bu
         "cluster.num_decoders=4",
     )
     assert count_cores(list_needs(config)) == 3 * 2 + 4 + 1
+
+
+def test_first_needs_are_the_fewest_workers_and_evaluation_only_where_it_is_beside(
+    build_config: BuildConfig,
+) -> None:
+    settings = ["cluster.num_workers=[1, 4]", "optim.clips_per_step=8"]
+    assert count_cores(list_first_needs(build_config(*settings))) == 2  # a worker, a decoder
+    beside = build_config(*settings, "evaluation.every_checkpoints=1", "data.hold_back=2")
+    assert count_cores(list_first_needs(beside)) == 3
 
 
 @pytest.mark.parametrize(("cpus", "expected"), [(2, 0), (3, 1), (5, 1), (6, 2), (9, 3)])

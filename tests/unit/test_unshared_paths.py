@@ -1,6 +1,7 @@
 """What a node says of the paths it is asked for, and what a job asks it for; nodes are in
 integration/test_shared_paths.py."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +11,15 @@ import pytest
 import tiny
 
 from lssl_ray.cluster import shared_paths
-from lssl_ray.cluster.required_paths import describe_unshared, list_clip_files, list_first_videos
+from lssl_ray.cluster.required_paths import (
+    describe_unshared,
+    list_clip_files,
+    list_first_videos,
+    require_lasting_places,
+)
 from lssl_ray.cluster.shared_paths import ExpectedPath, UnsharedPath, examine_paths
 from lssl_ray.config import RunConfig
+from lssl_ray.errors import ClusterError
 from lssl_ray.video.manifest import build_manifest, load_manifest
 
 
@@ -109,3 +116,44 @@ def test_describe_unshared_says_which_path_on_which_node_and_no_endless_list() -
     assert "run.folder: /here/only is not there on node 10.1.2.3 (abcdefabcdef)" in text
     assert "14 more" in text and len(text.splitlines()) < 12
     assert "run.storage" in text and "cluster.train_labels" in text
+
+
+# As Ray 2.60 names a job's working directory; integration/test_ray_jobs.py looks at a real one.
+COPY = "/tmp/ray/session_2026-11-21/runtime_resources/working_dir_files/_ray_pkg_0123"
+
+
+def test_run_folder_in_a_jobs_own_copy_is_refused(build_config: Callable[..., RunConfig]) -> None:
+    with pytest.raises(ClusterError, match=r"run\.folder.*--set run\.folder=/.*run\.storage"):
+        require_lasting_places(build_config(f"run.folder={COPY}/runs"))
+
+
+def test_tracking_file_in_a_jobs_own_copy_is_told_once_and_taken(
+    build_config: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    require_lasting_places(build_config(f"tracking.uri=sqlite:///{COPY}/mlflow.db"))
+    (told,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"{COPY}/mlflow.db" in told.getMessage()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.folder=/shared/runs",
+        "run.folder=/shared/working_dir_files/runs",
+        "tracking.uri=null",
+        "tracking.uri=sqlite:////shared/mlflow.db",
+        "tracking.uri=http://127.0.0.1:5000",
+    ],
+)
+def test_places_that_stay_are_taken_without_a_word(
+    build_config: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture, override: str
+) -> None:
+    require_lasting_places(build_config(override))
+    assert not caplog.records
+
+
+def test_working_copy_of_a_stored_run_may_go_with_a_job(
+    build_config: Callable[..., RunConfig],
+) -> None:
+    stored = ("run.storage=s3://bucket/runs", "tracking.uri=null")
+    require_lasting_places(build_config(f"run.folder={COPY}/runs", *stored))

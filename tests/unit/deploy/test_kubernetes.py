@@ -107,6 +107,9 @@ def test_entrypoint_is_a_command_of_ours_with_settings_that_exist() -> None:
     needed = ["data.manifest=m", "concepts.labels=l", "clip.model='local-dir:c'"]
     config = load_config(None, [*needed, *overrides])
     assert config.cluster.address == "auto"
+    # The image's own folder can't be written, and is gone with the pod.
+    assert Path(config.run.folder).parts[:2] == ("/", "shared")
+    assert config.tracking.uri is None or config.tracking.uri.startswith("http")
     groups = load_manifest("raycluster.yaml")["spec"]["workerGroupSpecs"]
     labels = [group["labels"] for group in groups]
     assert [config.cluster.train_labels, config.cluster.decode_labels] == labels

@@ -1,10 +1,15 @@
 """Notices of preemption: both clouds' metadata servers, played on loopback; then the waiting."""
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -155,6 +160,32 @@ def test_watch_acts_once_on_a_notice_that_comes_later(server: MetadataServer) ->
     assert 2 <= len(server.requests) <= 20
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"no http at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nFA",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n\xff",
+    ],
+    ids=["other protocol", "cut", "no text"],
+)
+def test_answer_that_is_no_text_of_http_is_an_error_that_the_watch_survives(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(OSError, match="read"):
+            GoogleNotices(f"http://127.0.0.1:{listener.getsockname()[1]}").read()
+        thread.join()
+
+
 class Scripted:
     """A source that gives what it is told, one thing per question."""
 
@@ -203,3 +234,19 @@ def test_watch_ends_when_told_to() -> None:
     stop = threading.Event()
     stop.set()
     assert watch_notices(Scripted(None), pytest.fail, poll_seconds=60, stop=stop) is None
+
+
+def test_drain_without_the_clusters_token_says_so_and_what_to_do(tmp_path: Path) -> None:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
+    # A home without a token; nobody listens there, and nobody is asked.
+    lacking = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token", "RAY_ADDRESS": "127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-m", "lssl_ray.cluster.preemption", "drain", "--seconds", "60"],
+        env=kept | lacking,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and "RAY_AUTH_MODE" in done.stderr

@@ -109,3 +109,16 @@ def test_ask_gpus_survives_a_process_that_fails(
     facts = ask_gpus(module="failing_child", seconds=seconds)
     assert facts.names == ()
     assert told in str(facts.problem)
+
+
+@pytest.mark.parametrize(("in_ray", "seen"), [(False, ["0"]), (True, ["unset"])])
+def test_ask_gpus_sees_what_training_would_see(
+    in_ray: bool, seen: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "telling_child.py").write_text(
+        "import json, os\n"
+        "print(json.dumps({'names': [os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')]}))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # the user's, of a machine with several
+    assert ask_gpus(in_ray=in_ray, module="telling_child", seconds=600.0).names == seen

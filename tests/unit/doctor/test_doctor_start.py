@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import AuthenticationError
 
 from lssl_ray.cluster.doctor import JoinedRay
 from lssl_ray.doctor.findings import Finding, run_check
@@ -21,9 +22,16 @@ def failing(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     return JoinedRay("auto", deadline_seconds=1.0)
 
 
-# Ray 2.60 raises Exception itself when its processes don't start within 30 s.
+# Ray 2.60 raises Exception itself when its processes don't start within 30 s, and an error of its
+# own when a token is to be used and there is none.
 @pytest.mark.parametrize(
-    "failing", [Exception("node timed out"), ConnectionError("node timed out")], indirect=True
+    "failing",
+    [
+        Exception("node timed out"),
+        ConnectionError("node timed out"),
+        AuthenticationError("node timed out"),
+    ],
+    indirect=True,
 )
 def test_ray_that_does_not_start_is_a_problem(failing: JoinedRay) -> None:
     def join() -> Finding:
@@ -34,6 +42,7 @@ def test_ray_that_does_not_start_is_a_problem(failing: JoinedRay) -> None:
     assert finding.status == "problem"
     assert "node timed out" in finding.found
     assert "--local" in finding.found
+    assert "RAY_AUTH_MODE" in finding.found  # what Ray does not say of a wrong token
 
 
 @pytest.mark.parametrize("failing", [KeyError("typo")], indirect=True)
