@@ -6,9 +6,9 @@ by a language model). `form` is `names` (category space only, no descriptions), 
 batch has clips may want a slower mean in the uniform prior: `objective.prior_running_mean`.
 
 To read: 18 configurations; `--search grid` tries each one. Accuracy on UCF101 and HMDB51 under
-LSS-A is transductive in the vocabulary: their label names were axes of the training. A score that
-is computed on the concept space itself compares vocabularies of different sizes; zero-shot accuracy
-doesn't have that flaw.
+LSS-A is transductive in the vocabulary: their label names were axes of the training. A label-free
+score is computed on each trial's own labels, and does not compare vocabularies; zero-shot accuracy
+does, with the same answers for all: `--select zero_shot:SPLIT --set evaluation.labels=FILE`.
 """
 
 from typing import Any

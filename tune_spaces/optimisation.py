@@ -2,8 +2,9 @@
 
 Rates are per 256 clips, as in the recipe, so that batch size and rate are separate questions; the
 final rate is a tenth of the peak. `first_momentum` is where the teacher's moving average starts; it
-ends at 1. A trial sees every video equally often whatever its batch, so that larger batches make
-fewer steps: with `--scheduler asha` compare batches with care, because it counts reports.
+ends at 1. A trial sees every video equally often whatever its batch (unless `optim.max_steps` is
+set), so that larger batches make fewer steps: set `run.checkpoint_every` to a quarter of the steps
+of the largest batch or less, or early stopping has nothing to judge those trials by.
 
 To read: the rate usually matters most and has one broad optimum; a best value at an end of a range
 means that the range is too short.

@@ -1,14 +1,20 @@
 """A run's scores, read from its journal while it grows."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lssl_ray.sweep.trials import TRUTH_SUFFIX
 from lssl_ray.tracking.journal import JournalFollower, read_rows
 
 DONE = 100.0
+HELD_BACK = "held_back/"
+# What labels are made of, and the label-free scores that don't look at them.
+_VOCABULARY = ("concepts.labels", "concepts.space", "concepts.templates")
+_OF_FEATURES = (f"{HELD_BACK}effective_rank", f"{HELD_BACK}lidar")
 
 
 @dataclass(frozen=True)
@@ -38,21 +44,26 @@ class ScoreReader:
         self._follower = JournalFollower(metrics)
         self._key = key
         self._known: set[int] = set()
+        self._waiting: dict[int, float] = {}
         self._num_steps = 0
 
     def read_new(self) -> list[Score]:
-        """Scores that appeared since the last call, in order of their steps."""
-        new = {}
+        """Scores that appeared since the last call, in order of their steps.
+
+        A score waits until a window of training steps has said how long the run is.
+        """
         while rows := self._follower.read_new():
             for row in rows:
                 self._num_steps = int(row.get("num_steps", self._num_steps))
                 value = read_score(row, key=self._key)
                 if value is not None and row["step"] not in self._known:
-                    new[int(row["step"])] = value
+                    self._waiting[int(row["step"])] = value
+        if not self._num_steps:
+            return []
+        new, self._waiting = self._waiting, {}
         self._known.update(new)
         return [
-            Score(step, DONE * step / max(self._num_steps, step, 1), new[step])
-            for step in sorted(new)
+            Score(step, DONE * step / max(self._num_steps, step), new[step]) for step in sorted(new)
         ]
 
 
@@ -83,9 +94,34 @@ def load_last_scores(metrics: Path, *, select: str) -> tuple[int, dict[str, floa
     for row in read_rows(metrics):
         if "loss/total" in row:
             steps = max(steps, int(row["step"]))
-        keys = [key for key in row if key.startswith(("validation/", "held_back/"))]
+        keys = [key for key in row if key.startswith(("validation/", HELD_BACK))]
         for key in dict.fromkeys([*keys, select]):
             value = read_score(row, key=key)
             if value is not None and row["step"] >= last.get(key, (0, 0.0))[0]:
                 last[key] = int(row["step"]), value
     return steps, {key: value for key, (_, value) in sorted(last.items())}
+
+
+def describe_doubt(
+    settings: Sequence[Mapping[str, Any]], *, select: str, answers: str | None
+) -> str | None:
+    """Why a score does not compare a sweep's trials; None when nothing speaks against it.
+
+    Args:
+        settings: Of each trial, by dotted key.
+        select: What the sweep chooses by.
+        answers: Labels that zero-shot chooses from in every trial; None for each trial's own.
+    """
+    looks_at_labels = select.startswith(HELD_BACK) and select not in _OF_FEATURES
+    chooses_from_own = select.endswith(TRUTH_SUFFIX) and answers is None
+    if not looks_at_labels and not chooses_from_own:
+        return None
+    for key in _VOCABULARY:
+        if len({json.dumps(own.get(key)) for own in settings}) > 1:
+            return (
+                f"{key} differs between trials, and {select} is about each trial's own labels: "
+                "such scores don't compare. Choose by labelled videos with the same answers for "
+                "all (--select zero_shot:SPLIT --set evaluation.labels=FILE), or sweep each "
+                "vocabulary by itself."
+            )
+    return None

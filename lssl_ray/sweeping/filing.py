@@ -12,6 +12,7 @@ from lssl_ray.display import RunDisplay
 from lssl_ray.errors import LsslError, TrainingError
 from lssl_ray.export import export_mlflow
 from lssl_ray.inference import load_model
+from lssl_ray.locking import find_lock, wait_until_free
 from lssl_ray.summary import find_git_commit
 from lssl_ray.sweep.leaderboard import (
     build_leaderboard,
@@ -21,11 +22,14 @@ from lssl_ray.sweep.leaderboard import (
 )
 from lssl_ray.sweep.plots import draw_importance, draw_parallel_coordinates
 from lssl_ray.sweep.recipe import write_best_recipe
+from lssl_ray.sweep.scores import describe_doubt
 from lssl_ray.sweep.trials import TrialRecord
 from lssl_ray.sweeping.record import SweepRecord
 from lssl_ray.tracked import probe_tracking
 from lssl_ray.tracking.base import NullTracker, RunStatus, Tracker
 from lssl_ray.tracking.outbox import MAIN_OUTBOX, OUTBOX_FOLDER, load_outbox
+from lssl_ray.training.holding import HELD_FOLDER
+from lssl_ray.validation.decoded import VIEWS_FOLDER
 
 STOPPED_TAG, REASON_TAG = "lssl.stopped_early", "lssl.reason"
 MAX_TAG_CHARS = 500
@@ -90,6 +94,11 @@ def file_results(
     missing = [
         problem
         for problem in (
+            describe_doubt(
+                [trial.settings for trial in trials],
+                select=settings.select,
+                answers=base.evaluation.labels,
+            ),
             draw_importance(trials, settings.select, folder.path / "importance.png"),
             draw_parallel_coordinates(
                 trials, settings.select, folder.path / "parallel_coordinates.png"
@@ -98,6 +107,7 @@ def file_results(
         if problem is not None
     ]
     _close_child_runs(trials, base, display)
+    drop_decoded(record)
     best = leaderboard.best_trial
     ending: dict[str, Any] = {"best": None, "model_version": None}
     if best is not None:
@@ -115,7 +125,8 @@ def file_results(
     record.finish(ending)
     _track(record, trials, best, tracker.run)
     display.show_table(format_leaderboard(leaderboard))
-    display.show_lines(*list_reasons(leaderboard), *missing, *_describe_end(record, base, ending))
+    told = [*list_reasons(leaderboard), *missing, *_describe_end(record, base, ending)]
+    display.show_lines(*dict.fromkeys(told))  # both pictures may have the same to say
     if best is None:
         tracker.run.finish("FAILED")
         raise TrainingError(
@@ -124,9 +135,9 @@ def file_results(
             "failed again, start another sweep."
         )
     tracker.run.finish("FINISHED")
-    told = tracker.run.describe_missing()
-    if told is not None:
-        display.show_lines(told)
+    lacking = tracker.run.describe_missing()
+    if lacking is not None:
+        display.show_lines(lacking)
     return ending
 
 
@@ -140,6 +151,17 @@ def close_broken_off_runs(record: SweepRecord, base: RunConfig, display: RunDisp
         if trial.status == "running":
             run_folder = record.folder.trials / trial.trial_id
             _close_child_run(run_folder, base, display, status="KILLED", tags={})
+
+
+def drop_decoded(record: SweepRecord) -> None:
+    """Delete the decoded videos of trials that ended before they could: up to gigabytes each.
+
+    Who goes on with such a trial by itself decodes them again.
+    """
+    for trial in record.list_ended():
+        folder = Path(trial.run_folder)
+        if trial.status != "finished" and wait_until_free([find_lock(folder)], seconds=0.0):
+            shutil.rmtree(folder / HELD_FOLDER / VIEWS_FOLDER, ignore_errors=True)
 
 
 def _close_child_runs(trials: list[TrialRecord], base: RunConfig, display: RunDisplay) -> None:

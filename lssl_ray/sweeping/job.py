@@ -1,6 +1,7 @@
 """`lssl-ray sweep`: plans trials, has Ray Tune run them, and keeps the record of what came out."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,12 @@ from lssl_ray.errors import ConfigError
 from lssl_ray.folder import RunFolder
 from lssl_ray.locking import holding
 from lssl_ray.sweep.recipe import write_best_recipe
-from lssl_ray.sweep.scores import Score, ScoreReader, load_last_scores
+from lssl_ray.sweep.scores import DONE, Score, ScoreReader, load_last_scores
 from lssl_ray.sweep.trials import Scheduler, Search
 from lssl_ray.sweeping.filing import (
     SweepTracker,
     close_broken_off_runs,
+    drop_decoded,
     file_results,
     open_sweep_tracker,
 )
@@ -27,6 +29,7 @@ from lssl_ray.sweeping.request import (
     SweepRequest,
     create_sweep,
     find_working_folder,
+    list_remarks,
     open_sweep,
 )
 from lssl_ray.tracking.following import closing_honestly
@@ -104,6 +107,7 @@ class SweepConductor:
         self._source = source
         self._overrides = overrides
         self._display = display
+        self._progress: dict[str, float] = {}  # shares of trials that have not ended
         # Once: Ray may lay a job's folder anew under its name, and then there is no current one.
         self._working_folder = find_working_folder(self._record.settings.working_folder)
         for trial in self._record.trials:
@@ -161,6 +165,7 @@ class SweepConductor:
         """Show how far a trial is, and the best of all."""
         trial = self._record.get(trial_id)
         scores = {**trial.scores, self._record.settings.select: score.value}
+        self._progress[trial_id] = score.progress / DONE
         self._record.change(trial_id, steps=score.step, scores=scores)
         self._show()
 
@@ -176,6 +181,8 @@ class SweepConductor:
         metrics = RunFolder(self._record.folder.trials / trial_id).metrics
         steps, scores = load_last_scores(metrics, select=select)
         self._record.change(trial_id, status=status, reason=reason, steps=steps, scores=scores)
+        self._progress.pop(trial_id, None)
+        drop_decoded(self._record)
         self._teach(self._record.get(trial_id).configuration)
         told = f"{scores[select]:.4f}" if select in scores else "without a score"
         self._display.show_lines(
@@ -197,10 +204,7 @@ class SweepConductor:
 
     def _show(self) -> None:
         trials = self._record.trials
-        counts = {key: 0 for key in ("running", "stopped_early", "failed")}
-        for trial in trials:
-            if trial.status in counts:
-                counts[trial.status] += 1
+        counts = Counter(trial.status for trial in trials)
         select = self._record.settings.select
         scored = [trial for trial in trials if select in trial.scores]
         best = max(scored, key=lambda trial: trial.scores[select], default=None)
@@ -210,9 +214,8 @@ class SweepConductor:
             f"{counts['failed']} failed{shown}"
         )
         done = sum(trial.status in ENDED for trial in trials)
-        settings = self._record.settings
-        planned = (settings.num_configurations or 0) * settings.num_seeds
-        self._display.show_count(done, max(planned, len(trials)), text)
+        total = len(trials) + self._source.count_left() * self._record.settings.num_seeds
+        self._display.show_count(done, total, text, under_way=sum(self._progress.values()))
 
 
 def _open_source(opened: OpenSweep) -> "Source":
@@ -247,8 +250,7 @@ def _run(
     record, settings = opened.record, opened.record.settings
     conductor = SweepConductor(opened, source, overrides=tracker.overrides, display=display)
     left = [trial for trial in record.trials if trial.status not in ENDED]
-    drawn = record.num_configurations
-    if not left and (settings.search != "optuna" or drawn >= (settings.num_configurations or 0)):
+    if not left and not source.count_left():
         display.show_lines(f"All {len(record.trials)} trials of {settings.name} have ended.")
         return
     display.show_phase("Starting Ray")
@@ -256,7 +258,7 @@ def _run(
         at_once = f"{room.count()} at once" if room.count() > 1 else "one after the other"
         at_once += ", more as nodes come" if room.can_grow else ""
         display.show_phase(f"Sweep {settings.name}: trials {at_once}, chosen by {settings.select}")
-        display.show_lines(settings.question)
+        display.show_lines(*list_remarks(opened, num_undrawn=source.count_left()))
         run_trials(
             conductor,
             room=room,

@@ -17,6 +17,7 @@ from lssl_ray.config.loading import apply_override
 from lssl_ray.errors import ConfigError
 from lssl_ray.evaluation.label_free import DEFAULT_SCORE, SCORE_NAMES
 from lssl_ray.folder import resolve_paths
+from lssl_ray.sweep.scores import HELD_BACK, describe_doubt
 from lssl_ray.sweep.trials import Scheduler, Search, build_overrides
 from lssl_ray.sweeping.record import (
     SweepFolder,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:  # spaces are made of Ray Tune's samplers
 DEFAULT_FOLDER = "runs"
 # Enough videos for label-free scores to differ between configurations; docs/sweeps.md.
 DEFAULT_HOLD_BACK = 64
-HELD_BACK, VALIDATION = "held_back/", "validation/"
+VALIDATION = "validation/"
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -168,6 +169,26 @@ def find_key(select: str | None) -> str:
         f"--select {name!r} is no score; without labels: {', '.join(SCORE_NAMES)}; with labelled "
         "videos: zero_shot:SPLIT, for a split of evaluation.manifests."
     )
+
+
+def list_remarks(opened: OpenSweep, *, num_undrawn: int) -> list[str]:
+    """What a person should read before the first trial: the question, and what is doubtful.
+
+    Args:
+        opened: With the trials that are planned so far.
+        num_undrawn: Configurations that the search will still give.
+    """
+    settings = opened.record.settings
+    trials = [trial.settings for trial in opened.record.trials]
+    answers = opened.base.evaluation.labels
+    doubts = [describe_doubt(trials, select=settings.select, answers=answers)]
+    num_configurations = opened.record.num_configurations + num_undrawn
+    if num_configurations < (settings.num_configurations or 0):
+        doubts.append(
+            f"--trials asked for {settings.num_configurations} configurations; the space gave "
+            f"{num_configurations} different ones."
+        )
+    return [settings.question, *(doubt for doubt in doubts if doubt is not None)]
 
 
 def find_working_folder(recorded: str) -> str:

@@ -333,8 +333,8 @@ def register_model_version(
         )
     except _UNAVAILABLE as error:
         raise ConfigError(
-            f"{uri!r} did not take the model {name!r}: {error}. Name another store with "
-            "--tracking-uri, or leave out --register."
+            f"{uri!r} did not take the model {name!r}: {error}. Try again once it does; what would "
+            f"be registered lies in {path}. lssl-ray export can name another store: --tracking-uri."
         ) from error
     return f"models:/{name}/{version.version}"
 

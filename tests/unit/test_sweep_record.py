@@ -78,6 +78,24 @@ def test_a_sweep_refused_before_its_first_trial_is_begun_anew(record: SweepRecor
     assert again.trials == []
 
 
+def test_a_sweep_killed_before_its_first_configuration_is_begun_anew(record: SweepRecord) -> None:
+    assert open_record(record.folder.path).settings == SETTINGS
+    again = create_record(record.folder, replace(SETTINGS, search="grid"))
+    assert open_record(record.folder.path).settings == again.settings != SETTINGS
+
+
+def test_a_sweep_whose_first_trial_is_about_to_start_is_not_thrown_away(
+    record: SweepRecord,
+) -> None:
+    record.plan(VALUES, {})
+    with (
+        holding(record.folder.lock, what="it"),
+        pytest.raises(CheckpointError, match="--name"),
+    ):
+        create_record(record.folder, SETTINGS)
+    assert open_record(record.folder.path).trials == record.trials
+
+
 def test_a_folder_that_is_no_sweep_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -97,6 +115,13 @@ def test_a_record_of_another_format_is_refused(record: SweepRecord) -> None:
     data = json.loads(record.folder.record.read_text())
     record.folder.record.write_text(json.dumps({**data, "version": 99}))
     with pytest.raises(CheckpointError, match="99"):
+        open_record(record.folder.path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}', "not text"])
+def test_a_record_that_can_not_be_read_is_refused(record: SweepRecord, text: str) -> None:
+    record.folder.record.write_bytes(b"\xff" if text == "not text" else text.encode())
+    with pytest.raises(CheckpointError, match=r"sweep\.json"):
         open_record(record.folder.path)
 
 

@@ -5,13 +5,20 @@ from typing import Any
 
 import pytest
 import ray
+import tiny
 import yaml
 from typer.testing import CliRunner
 
 from lssl_ray.cli import app
 from lssl_ray.config import load_config
-from lssl_ray.errors import CheckpointError, ConfigError
-from lssl_ray.sweeping.request import SweepRequest, create_sweep, find_key, open_sweep
+from lssl_ray.errors import CheckpointError, ConfigError, DataError
+from lssl_ray.sweeping.request import (
+    SweepRequest,
+    create_sweep,
+    find_key,
+    list_remarks,
+    open_sweep,
+)
 
 SPACE = '''"""Which rate is best?"""
 
@@ -68,14 +75,28 @@ def test_a_value_that_would_fail_in_some_trial_is_refused(
         ({"metric": None, "select": "guessing"}, "mutual_information"),
         ({"metric": None, "select": "zero_shot:train"}, "test"),
         ({"metric": None, "select": "balance", "hold_back": 0}, "--hold-back"),
+        ({"metric": None}, "--hold-back"),  # 64 by default, of eight videos
+        ({"overrides": ["data.hold_back=8"]}, "--hold-back"),
+        ({"num_trials": None}, "--trials"),
+        ({"search": "grid"}, "--trials"),
         ({"name": "../elsewhere"}, "--name"),
     ],
 )
 def test_a_request_that_can_not_work_is_refused(
-    space: Path, recipe_file: Path, changes: dict[str, Any], word: str
+    space: Path, recipe_file: Path, changes: dict[str, Any], word: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=word):
         create_sweep(ask(space, recipe_file, **changes))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("setting", ["data.manifest", "evaluation.manifests.test"])
+def test_a_manifest_that_is_not_there_is_refused_before_any_trial(
+    space: Path, recipe_file: Path, setting: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"absent\.parquet"):
+        create_sweep(ask(space, recipe_file, overrides=[f"{setting}=absent.parquet"]))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_resume_with_other_settings_is_refused(space: Path, tmp_path: Path) -> None:
@@ -104,11 +125,16 @@ def test_select_names_the_metric() -> None:
 
 
 def test_a_resumed_sweep_is_as_it_was_begun(
-    space: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    space: Path,
+    recipe_file: Path,
+    videos: tiny.VideoSet,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """Relative paths, unset settings and the space itself, whatever happened to the files since."""
     values = yaml.safe_load(recipe_file.read_text())
-    values["data"]["manifest"] = Path(values["data"]["manifest"]).name
+    monkeypatch.chdir(videos.manifest.parent)
+    values["data"]["manifest"] = videos.manifest.name
     recipe_file.write_text(yaml.safe_dump(values))
     begun = create_sweep(ask(space, recipe_file, name="mine"))
     space.write_text("raise SystemExit")
@@ -119,9 +145,39 @@ def test_a_resumed_sweep_is_as_it_was_begun(
     again = open_sweep(str(begun.record.folder.path))
     assert again.base == begun.base == load_config(begun.record.folder.base)
     assert again.base.model_fields_set == begun.base.model_fields_set
-    assert Path(again.base.data.manifest).is_absolute()
+    assert again.base.data.manifest == str(videos.manifest)
     assert again.space.name == "rates"
     assert set(again.space.samplers) == {"optim.learning_rate", "optim.epochs"}
+
+
+@pytest.mark.parametrize(
+    ("select", "labels", "num_doubts"),
+    [
+        ("balance", ["lss-a", "lss-b"], 1),
+        ("balance", ["lss-a", "lss-a"], 0),
+        ("lidar", ["lss-a", "lss-b"], 0),
+        ("zero_shot:test", ["lss-a", "lss-b"], 1),
+        ("zero_shot:test same answers", ["lss-a", "lss-b"], 0),
+    ],
+)
+def test_scores_that_are_about_different_labels_are_doubted(
+    space: Path, recipe_file: Path, select: str, labels: list[str], num_doubts: int
+) -> None:
+    select, _, same_answers = select.partition(" ")
+    overrides = ["evaluation.labels=bank:lss-c"] if same_answers else []
+    changes: dict[str, Any] = {"metric": None, "select": select, "hold_back": 3}
+    opened = create_sweep(ask(space, recipe_file, overrides=overrides, **changes))
+    for number, name in enumerate(labels):
+        opened.record.plan({"number": number}, {"concepts.labels": f"bank:{name}"})
+    question, *doubts = list_remarks(opened, num_undrawn=0)
+    assert question == "Which rate is best?"
+    assert len(doubts) == num_doubts
+
+
+def test_fewer_configurations_than_asked_for_are_told(space: Path, recipe_file: Path) -> None:
+    opened = create_sweep(ask(space, recipe_file, num_trials=20))
+    assert len(list_remarks(opened, num_undrawn=20)) == 1
+    assert "20" in list_remarks(opened, num_undrawn=4)[1]
 
 
 def test_a_second_sweep_of_a_name_is_refused_and_of_a_space_gets_a_number(

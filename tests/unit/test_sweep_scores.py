@@ -48,6 +48,16 @@ def test_scores_of_steps_done_again_are_not_told_again(journal: Journal, metrics
     assert [score.step for score in reader.read_new()] == [20]
 
 
+def test_scores_before_the_first_window_wait_for_it(journal: Journal, metrics: Path) -> None:
+    """With run.log_every above run.checkpoint_every: a run is not done because nobody counts."""
+    reader = ScoreReader(metrics, key=KEY)
+    journal.append("metrics", {"step": 10, KEY: 0.5})
+    assert reader.read_new() == []
+    append_steps(journal, 20)
+    assert reader.read_new() == [Score(step=10, progress=25.0, value=0.5)]
+    assert reader.read_new() == []
+
+
 def test_scores_that_come_late_and_in_disorder_are_sorted(journal: Journal, metrics: Path) -> None:
     append_steps(journal, 10, 20, 40)
     journal.append("metrics", {"step": 20, KEY: 0.2})

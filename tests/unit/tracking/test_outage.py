@@ -22,6 +22,7 @@ from lssl_ray.cli import app
 from lssl_ray.config import load_config
 from lssl_ray.errors import ConfigError
 from lssl_ray.folder import create_run_folder
+from lssl_ray.locking import find_lock, holding
 from lssl_ray.tracking.journal import Journal
 from lssl_ray.tracking.mlflow import MlflowTracker
 
@@ -184,6 +185,30 @@ def test_trial_starts_and_ends_while_the_server_is_away_and_is_there_later(
     assert runs["run"].data.tags["mlflow.parentRunId"] == parent.run_id
     assert [run.info.status for run in runs.values()] == ["FINISHED", "FINISHED"]
     history = read_history(server.address, runs["run"].info.run_id, "loss/total")
+    assert history == [(1, 1.0), (2, 0.5)]
+
+
+def test_sync_of_a_sweep_sends_what_its_trials_lack(
+    server: MlflowServer, open_tracker: OpenTracker, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    trial = folder / "trials" / "c001-s0"
+    trial.mkdir(parents=True)
+    parent = open_tracker(kind="sweep", run_name="sweep")
+    server.freeze()
+    child = open_tracker(parent_run_id=parent.run_id, run_name="c001-s0", run_folder=trial)
+    write_steps(trial, 1, 2)
+    child.finish("FINISHED")
+    parent.finish("FINISHED")
+    server.thaw()
+    with holding(find_lock(trial), what="trial"):  # what trains does its own sending
+        assert sync(folder).exit_code == 0
+    assert len(list_runs(server.address, request.node.name)) == 1
+    done = sync(folder)
+    assert done.exit_code == 0, done.output
+    runs = {run.info.run_name: run for run in list_runs(server.address, request.node.name)}
+    assert [runs[name].info.status for name in ("sweep", "c001-s0")] == ["FINISHED", "FINISHED"]
+    assert runs["c001-s0"].data.tags["mlflow.parentRunId"] == parent.run_id
+    history = read_history(server.address, runs["c001-s0"].info.run_id, "loss/total")
     assert history == [(1, 1.0), (2, 0.5)]
 
 
