@@ -45,12 +45,12 @@ class Pass:
     Attributes:
         started: Before anything of this pass existed, `time.monotonic()` seconds.
         arrivals: When each batch came, in order, same clock.
-        clips_per_arrival: Clips of a batch.
+        clips_per_arrival: Clips of a batch, their mean where they differ.
     """
 
     started: float
     arrivals: tuple[float, ...]
-    clips_per_arrival: int
+    clips_per_arrival: float
 
     @property
     def first_batch_seconds(self) -> float:
@@ -76,7 +76,7 @@ class Pass:
         return num_counted * self.clips_per_arrival / seconds
 
 
-def time_arrivals(batches: Iterable[Any], *, started: float, clips: int) -> Pass:
+def time_arrivals(batches: Iterable[Any], *, started: float, clips: float) -> Pass:
     """Take every batch, drop it, and note when it came."""
     return Pass(started, tuple(time.monotonic() for _ in batches), clips)
 

@@ -73,10 +73,15 @@ class BlockStream:
         started, setting = time.monotonic(), self._setting
         stream, manifest = load_stream(build_config(setting))
         units = _iterate_units(stream, ray.put(manifest), preserve_order=self._preserve_order)
-        return time_arrivals(units, started=started, clips=stream.clips_per_worker)
+        return time_arrivals(units, started=started, clips=_mean_share(stream))
 
     def close(self) -> None:
         """Nothing is held between passes."""
+
+
+def _mean_share(stream: ClipStream) -> float:
+    """Clips of a worker's batch: shares differ by one, and blocks are as long as the largest."""
+    return stream.clips_per_step / stream.num_workers
 
 
 def _iterate_units(
@@ -173,7 +178,7 @@ class WorkerStream:
         group = start_workers(build_config(setting))
         arrivals = sorted(moment for moments in ray.get(list(group.arrivals)) for moment in moments)
         group.close()
-        return Pass(started, tuple(arrivals), group.stream.clips_per_worker)
+        return Pass(started, tuple(arrivals), _mean_share(group.stream))
 
     def close(self) -> None:
         """Nothing is held between passes."""

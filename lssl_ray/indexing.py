@@ -1,5 +1,6 @@
 """What `lssl-ray data index` and `data check` do: shared by the command line and the demo."""
 
+import contextlib
 import os
 import time
 from collections import Counter
@@ -92,16 +93,20 @@ def check(
     """Compare a manifest with the files; write the corrected one if asked.
 
     Raises:
-        LsslError: No manifest, a store that can't be asked, no Ray.
+        LsslError: No manifest, a store that can't be asked, no Ray, `out` is something else.
     """
     manifest = load_manifest(str(manifest_path))
-    settings = ProbeSettings(deadline_seconds=deadline_seconds)
+    if out is not None:
+        with contextlib.suppress(OutdatedManifestError):
+            _load_replaceable(out)
+
+    def build_prober(reader: ReaderChoice) -> Prober:
+        settings = ProbeSettings(deadline_seconds=deadline_seconds, reader=reader)
+        return _choose_prober(settings, engine, num_workers, display)
+
     display.show_phase(f"Looking for {len(manifest)} videos")
     report, corrected = check_manifest(
-        manifest,
-        decode=decode,
-        probe=_choose_prober(settings, engine, num_workers, display),
-        on_progress=_follow(display),
+        manifest, decode=decode, build_prober=build_prober, on_progress=_follow(display)
     )
     display.show_lines(*_describe_check(report))
     if out is not None:
@@ -171,13 +176,21 @@ def _follow(display: RunDisplay) -> Callable[[int, int, int], None]:
 
 
 def _load_previous(out: Path, display: RunDisplay) -> Manifest | None:
+    try:
+        return _load_replaceable(out)
+    except OutdatedManifestError as error:
+        display.show_lines(f"Probing everything anew: {str(error).split('. ')[0]}")
+        return None
+
+
+def _load_replaceable(out: Path) -> Manifest | None:
+    """The manifest that is about to be written over, if there is one; other files stay."""
     if not out.exists():
         return None
     try:
         return load_manifest(str(out))
-    except OutdatedManifestError as error:
-        display.show_lines(f"Probing everything anew: {str(error).split('. ')[0]}")
-        return None
+    except OutdatedManifestError:
+        raise
     except DataError as error:
         raise DataError(
             f"{out} exists and is no manifest, so it is not written over; choose another --out or "

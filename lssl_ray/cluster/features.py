@@ -137,6 +137,7 @@ def extract_features_on_ray(
         batch_size=batch_size,
         compute=ActorPoolStrategy(size=cluster.num_decoders),
         num_cpus=1,
+        memory=cluster.decode_memory_mib * 2**20,
         label_selector=cluster.decode_labels or None,
     )
     encoded = decoded.map_batches(

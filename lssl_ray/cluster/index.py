@@ -4,9 +4,11 @@ Paths must mean the same on every node: a shared disk, or URIs. Not here: what o
 (`video.probe_files`), which files need one (`video.index`).
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import ray
 from ray.exceptions import RayError
@@ -21,7 +23,11 @@ from lssl_ray.video.remote import has_scheme
 
 FILES_PER_TASK = 8
 TASKS_PER_ACTOR = 2  # one at work, one waiting
+PATIENCE_SECONDS = 30.0
+REMEDY = "without Ray: --engine local"
 Batch = list[tuple[int, VideoRecord]]
+
+logger = logging.getLogger(__name__)
 
 
 class ProbeActor:
@@ -60,25 +66,29 @@ def probe_on_ray(
         cores = int(ray.cluster_resources().get("CPU", 1))
         num_tasks = -(-len(videos) // FILES_PER_TASK)
         actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)(ProbeActor)
-        actors = [
-            actor.remote(settings) for _ in range(max(1, min(num_workers or cores, num_tasks)))
-        ]
         starts = iter(range(0, len(videos), FILES_PER_TASK))
-        waiting = {}
-        for worker in actors * TASKS_PER_ACTOR:
-            start = next(starts, None)
-            if start is not None:
-                task = worker.probe.remote(start, videos[start : start + FILES_PER_TASK])
-                waiting[task] = worker
+        # No files yet: an actor that gets no core would hold them for as long as it waits.
+        waiting = {
+            worker.probe.remote(0, []): worker
+            for worker in (
+                actor.remote(settings) for _ in range(max(1, min(num_workers or cores, num_tasks)))
+            )
+        }
+        num_left, has_begun = len(videos), False
         try:
-            while waiting:
-                (done,), _ = ray.wait(list(waiting), num_returns=1)
-                worker = waiting.pop(done)
-                start = next(starts, None)
-                if start is not None:
+            while num_left:
+                ended, _ = ray.wait(list(waiting), num_returns=1, timeout=PATIENCE_SECONDS)
+                if not ended:
+                    if not has_begun:
+                        logger.warning("No core of this Ray is free to probe on yet: %s.", REMEDY)
+                    continue
+                worker, batch, has_begun = waiting.pop(ended[0]), ray.get(ended[0]), True
+                for start in islice(starts, 1 if batch else TASKS_PER_ACTOR):
                     task = worker.probe.remote(start, videos[start : start + FILES_PER_TASK])
                     waiting[task] = worker
-                for number, record in ray.get(done):
+                del worker  # with no files left to probe it ends, and its core is free
+                num_left -= len(batch)
+                for number, record in batch:
                     check_seen(record)
                     yield number, record
         except RayError as error:
@@ -110,7 +120,7 @@ def _connected(num_workers: int | None) -> Iterator[None]:
     connect_ray(
         address="auto" if os.environ.get("RAY_ADDRESS") else "local",
         num_cpus=num_workers or 1,
-        remedy="without Ray: --engine local",
+        remedy=REMEDY,
     )
     try:
         yield

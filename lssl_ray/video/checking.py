@@ -4,7 +4,8 @@ Not here: probing (`probe_files`, `cluster.index`), files that are new (`index`)
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from lssl_ray.video.manifest import (
 )
 from lssl_ray.video.probe_files import Prober, build_bad_record
 from lssl_ray.video.probing import PROBING_VERSION
+from lssl_ray.video.readers import ReaderChoice
 from lssl_ray.video.remote import NUM_REQUESTS, has_scheme, stat_remote
 from lssl_ray.video.reuse import is_excluded
 from lssl_ray.video.walking import as_hit, stat_file
@@ -73,7 +75,7 @@ def check_manifest(
     manifest: Manifest,
     *,
     decode: bool,
-    probe: Prober,
+    build_prober: Callable[[ReaderChoice], Prober],
     on_progress: Callable[[int, int, int], None] | None = None,
 ) -> tuple[CheckReport, Manifest]:
     """Looks at every file of a manifest; probes those that changed, or all.
@@ -81,7 +83,8 @@ def check_manifest(
     Args:
         manifest: What to check.
         decode: Whether every file is probed again.
-        probe: Who probes.
+        build_prober: Who probes with a reader. That of a row stays; decord's rows may get another,
+            as when they are indexed.
         on_progress: Called after every probe with (done, total, bad), in this thread.
 
     Returns:
@@ -94,8 +97,7 @@ def check_manifest(
     excluded = is_excluded(manifest.table).to_numpy()
     missing, changed = [], []
     rows: dict[int, VideoRecord] = {}
-    todo: list[FoundVideo] = []
-    numbers: list[int] = []
+    todo: dict[ReaderChoice, list[tuple[int, FoundVideo]]] = defaultdict(list)
     for number, (record, video) in enumerate(_look_at_all(manifest)):
         if video.missing is not None:
             if record.status == "ok":
@@ -106,17 +108,17 @@ def check_manifest(
         if not same and record.status == "ok":
             changed.append(Finding(record.path, _describe_change(record, video)))
         if not excluded[number] and (decode or not same):
-            todo.append(video)
-            numbers.append(number)
+            todo["auto" if record.reader == "decord" else record.reader].append((number, video))
+    num_probed = sum(map(len, todo.values()))
     newly_bad, newly_good = [], []
     seen = {finding.path for finding in changed}
     num_bad = 0
-    for done, (position, after) in enumerate(probe(todo), 1):
-        before = manifest.row(numbers[position])
-        rows[numbers[position]] = after
+    for done, (number, after) in enumerate(_probe(todo, build_prober), 1):
+        before = manifest.row(number)
+        rows[number] = after
         num_bad += after.status == "bad"
         if on_progress is not None:
-            on_progress(done, len(todo), num_bad)
+            on_progress(done, num_probed, num_bad)
         if before.status == "ok" and after.status == "bad":
             newly_bad.append(Finding(after.path, f"{after.reason}: {after.detail}"))
         elif before.status == "bad" and after.status == "ok":
@@ -125,7 +127,7 @@ def check_manifest(
             changed.append(Finding(after.path, difference))
     report = CheckReport(
         num_files=len(manifest),
-        num_probed=len(todo),
+        num_probed=num_probed,
         num_excluded=int(excluded.sum()),
         missing=tuple(missing),
         changed=tuple(changed),
@@ -135,6 +137,17 @@ def check_manifest(
     )
     version = PROBING_VERSION if decode else manifest.probing_version
     return report, replace(_replace_rows(manifest, rows), probing_version=version)
+
+
+def _probe(
+    todo: Mapping[ReaderChoice, Sequence[tuple[int, FoundVideo]]],
+    build_prober: Callable[[ReaderChoice], Prober],
+) -> Iterator[tuple[int, VideoRecord]]:
+    """The numbers of rows and what they should be, reader after reader."""
+    for reader, numbered in todo.items():
+        probe = build_prober(reader)
+        for position, record in probe([video for _, video in numbered]):
+            yield numbered[position][0], record
 
 
 def _look_at_all(manifest: Manifest) -> Iterator[tuple[VideoRecord, FoundVideo]]:

@@ -25,6 +25,7 @@ __all__ = ["ChildEndedError", "ChildProcess"]
 
 REAP_SECONDS = 5.0
 KEPT_NOISE_BYTES = 2048
+_LONGEST_POLL_MS = 2**31 - 1  # C's int
 
 
 class ChildEndedError(Exception):
@@ -98,7 +99,8 @@ class ChildProcess:
             remaining = deadline - time.monotonic()
             if remaining <= 0.0:
                 raise TimeoutError
-            for descriptor, _ in self._poll.poll(math.ceil(remaining * 1000.0)):
+            wait_ms = min(math.ceil(remaining * 1000.0), _LONGEST_POLL_MS)
+            for descriptor, _ in self._poll.poll(wait_ms):
                 data = os.read(descriptor, 1 << 16)
                 if descriptor == self._errors:
                     self._noise = (self._noise + data)[-KEPT_NOISE_BYTES:]

@@ -5,6 +5,7 @@ as Python strings would take tens of gigabytes.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,18 +17,21 @@ ROWS_PER_PIECE = 2**14
 _BETWEEN, _END, _NULL = "\x1f", "\x1e", "\x00"
 
 
-def compute_table_digest(table: pa.Table, *, header: str) -> str:
-    """SHA-256 (hex) of a header and of `DIGEST_COLUMNS` as text, row by row.
+def compute_table_digest(
+    table: pa.Table, *, header: str, columns: Sequence[str] = DIGEST_COLUMNS
+) -> str:
+    """SHA-256 (hex) of a header and of some columns as text, row by row.
 
     Args:
         table: Holds those columns.
         header: What the rows mean, version included.
+        columns: Their names.
     """
     state = hashlib.sha256(header.encode())
-    for piece in table.select(DIGEST_COLUMNS).to_batches(max_chunksize=ROWS_PER_PIECE):
-        columns = [pc.cast(column, pa.string()) for column in piece.columns]
+    for piece in table.select(columns).to_batches(max_chunksize=ROWS_PER_PIECE):
+        texts = [pc.cast(column, pa.string()) for column in piece.columns]
         rows = pc.binary_join_element_wise(
-            *columns, _BETWEEN, null_handling="replace", null_replacement=_NULL
+            *texts, _BETWEEN, null_handling="replace", null_replacement=_NULL
         )
         state.update(_join_bytes(pc.binary_join_element_wise(rows, "", _END)))
     return state.hexdigest()

@@ -10,12 +10,14 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lssl_ray.errors import DataError
 
 __all__ = [
+    "WAYS_OUT",
     "ContainerInfo",
     "DecodeReason",
     "ReaderError",
@@ -42,6 +44,19 @@ DecodeReason = Literal[
     "out_of_memory",
 ]
 """Why a file gave no frames; the same words stand in manifests, reports and quarantine lists."""
+
+WAYS_OUT: Mapping[DecodeReason, str] = {
+    "missing": "index the folder again with `lssl-ray data index`",
+    "unreadable": "check its permissions and the disk",
+    "fetch_failed": "check the address, the network and the credentials in the environment",
+    "too_large": "cut it into shorter videos, or copy it to a disk and index it there",
+    "not_a_video": "remove it or index the folder again with `lssl-ray data index`",
+    "no_frames": "it is a header without content: fetch it again or remove it",
+    "decode_failed": "fetch it again, or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`",
+    "deadline_exceeded": "raise the deadline if the machine is slow, else convert or remove it",
+    "decoder_crashed": "convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4` or remove it",
+    "out_of_memory": "decode at a smaller short side, ask for fewer frames or raise the limit",
+}
 
 
 @dataclass(frozen=True)

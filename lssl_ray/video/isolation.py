@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from lssl_ray.errors import ConfigError, DataError, LsslError
 from lssl_ray.video.child import ChildEndedError, ChildProcess
-from lssl_ray.video.files import DecodeReason
+from lssl_ray.video.files import WAYS_OUT, DecodeReason
 from lssl_ray.video.probing import VideoProbe
 from lssl_ray.video.readers import ReaderChoice, ReaderName
 
@@ -32,19 +32,6 @@ logger = logging.getLogger(__name__)
 
 CHILD_MODULE = "lssl_ray.video.decode_child"
 STARTUP_SECONDS = 120.0  # 0.3 s on an idle machine; generous, because running out of it is fatal
-
-_HINTS: dict[DecodeReason, str] = {
-    "missing": "index the folder again with `lssl-ray data index`",
-    "unreadable": "check its permissions and the disk",
-    "fetch_failed": "check the address, the network and the credentials in the environment",
-    "too_large": "cut it into shorter videos, or copy it to a disk and index it there",
-    "not_a_video": "remove it or index the folder again with `lssl-ray data index`",
-    "no_frames": "it is a header without content: fetch it again or remove it",
-    "decode_failed": "fetch it again, or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`",
-    "deadline_exceeded": "raise the deadline if the machine is slow, else convert or remove it",
-    "decoder_crashed": "convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4` or remove it",
-    "out_of_memory": "decode at a smaller short side, ask for fewer frames or raise the limit",
-}
 
 
 class DecodeError(DataError):
@@ -69,7 +56,7 @@ class DecodeError(DataError):
         """What failed, why, and the way out."""
         return (
             f"{self.path}: {self.reason} ({self.detail}) after {self.seconds:.2f} s; "
-            f"{_HINTS[self.reason]}."
+            f"{WAYS_OUT[self.reason]}."
         )
 
 
@@ -285,7 +272,10 @@ class DecodeProcess:
         if child is not None and child.alive and child.num_requests < self._recycle_after:
             return child
         self.close()
-        child = ChildProcess(self._child_module, self._memory_limit_mib)
+        try:
+            child = ChildProcess(self._child_module, self._memory_limit_mib)
+        except OSError as error:  # no more processes, open files or memory
+            raise self._explain_unavailable(error.strerror or str(error)) from error
         self._child = child
         self._finalizer = weakref.finalize(self, child.stop)  # also at interpreter exit
         self._await_ready(child)
@@ -297,10 +287,13 @@ class DecodeProcess:
         except (TimeoutError, ChildEndedError) as error:
             words = "did not get ready" if isinstance(error, TimeoutError) else child.last_words()
             self.close()
-            raise DecoderUnavailableError(
-                f"the decode process `{sys.executable} -m {self._child_module}` can't start "
-                f"({words}); run it by hand to see why. No video is to blame."
-            ) from None
+            raise self._explain_unavailable(words) from None
         except BaseException:
             self.close()
             raise
+
+    def _explain_unavailable(self, words: str) -> DecoderUnavailableError:
+        return DecoderUnavailableError(
+            f"the decode process `{sys.executable} -m {self._child_module}` can't start "
+            f"({words}); run it by hand to see why. No video is to blame."
+        )

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 LARGEST_SHUFFLE = 2**24
 _ORDER_STREAM = 0  # keeps the shuffle's random numbers apart from the views'
 _ROUNDS = 8
+SHUFFLED, KEYED = 1, 2  # rules; filed with runs
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ class ClipVisit:
     video: int
 
 
+def find_order_rule(num_videos: int) -> int:
+    """By which rule an epoch of so many videos is ordered; one that changes gets a new number.
+
+    Runs file it: by another rule they can't be resumed.
+    """
+    return SHUFFLED if num_videos <= LARGEST_SHUFFLE else KEYED
+
+
 def compute_epoch_order(num_videos: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """A permutation of range(num_videos): the order in which an epoch visits the videos."""
     return compute_order_part(num_videos, seed=seed, epoch=epoch, start=0, stop=num_videos)
@@ -52,7 +61,7 @@ def compute_order_part(
     Costs what the part takes; up to `LARGEST_SHUFFLE` videos, the first part of an epoch in a
     process costs a shuffle of them all, of which 4 bytes per video are kept.
     """
-    if num_videos <= LARGEST_SHUFFLE:
+    if find_order_rule(num_videos) == SHUFFLED:
         return _shuffle(num_videos, seed, epoch)[start:stop].astype(np.int64)
     keys = _build_rng(seed, epoch).integers(2**64, size=_ROUNDS, dtype=np.uint64)
     places = np.arange(start, stop, dtype=np.uint64)

@@ -36,6 +36,7 @@ CHECKPOINT = {
     "teacher.safetensors",
 }
 ARTIFACTS = {
+    "clip_order.json",
     "concept_space.safetensors",
     "contact_sheet.png",
     "curves.png",

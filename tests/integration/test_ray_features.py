@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 import tiny
 import torch
 
@@ -50,8 +51,17 @@ def test_extract_features_on_ray_equals_local(
         views=VIEWS,
         weights={"clip": None},
     )
-    counts: list[tuple[int, int, int]] = []
-    ours = ray_engine.extract_features(job, on_progress=lambda *count: counts.append(count))
+    counts: list[tuple[int, ...]] = []
+    free: list[float] = []
+
+    def note(*count: int) -> None:
+        counts.append(count)
+        free.append(ray.available_resources()["memory"])
+
+    ours = ray_engine.extract_features(job, on_progress=note)
+    # Set aside while decoders are at work, as in training.
+    set_aside = ray.cluster_resources()["memory"] - min(free)
+    assert set_aside >= job.config.cluster.decode_memory_mib * 2**20
     theirs = LocalEngine().extract_features(job)
     assert ours.video_ids == theirs.video_ids and len(ours.video_ids) == len(records) - 1
     for view in VIEWS:

@@ -48,6 +48,30 @@ def test_index_on_ray_equals_index_on_this_machine(
     assert progress[-1] == (NUM_VIDEOS, NUM_VIDEOS, 3)
 
 
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+def test_index_on_ray_whose_other_cores_are_held_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files must not wait for actors that get no core: training may hold it for days."""
+    import ray
+
+    from lssl_ray.cluster.index import probe_on_ray
+    from lssl_ray.cluster.session import connect_ray, stop_ray
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    videos = [FoundVideo(f"{n}.mp4", str(tmp_path / f"{n}.mp4"), 0, 0) for n in range(NUM_VIDEOS)]
+    connect_ray(address="local", num_cpus=2, remedy="none")
+    try:
+        held = ray.util.placement_group([{"CPU": ray.cluster_resources()["CPU"] - 1}])
+        assert held.wait(60)
+        rows = dict(probe_on_ray(videos, settings=ProbeSettings(), num_workers=None))
+    finally:
+        stop_ray()
+    assert [rows[number].video_id for number in range(NUM_VIDEOS)] == [v.video_id for v in videos]
+    assert {record.reason for record in rows.values()} == {"missing"}
+
+
 def test_check_seen_file_of_this_machine_only_is_an_error(tmp_path: Path) -> None:
     from lssl_ray.cluster.index import check_seen
 

@@ -92,13 +92,16 @@ def test_data_index_over_an_outdated_manifest_probes_anew(
     assert len(load_manifest(str(out))) == 4
 
 
-def test_data_index_does_not_write_over_another_file(folder: Path, tmp_path: Path) -> None:
+def test_data_commands_do_not_write_over_another_file(folder: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious.csv"
     precious.write_text("years of work")
-    result = _invoke("index", folder, "-o", precious)
-    assert result.exit_code == EXIT_REFUSED
-    assert "precious.csv" in result.stderr
-    assert precious.read_text() == "years of work"
+    manifest = tmp_path / "m.parquet"
+    assert _invoke("index", folder, "-o", manifest, "--no-report").exit_code == 0
+    for command in (("index", folder), ("check", manifest)):
+        result = _invoke(*command, "-o", precious)
+        assert result.exit_code == EXIT_REFUSED
+        assert "precious.csv" in result.stderr
+        assert precious.read_text() == "years of work"
 
 
 @pytest.mark.parametrize(

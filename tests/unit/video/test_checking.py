@@ -12,8 +12,9 @@ from lssl_ray.video.checking import CheckReport, check_manifest
 from lssl_ray.video.discovery import FoundVideo
 from lssl_ray.video.index import index_videos
 from lssl_ray.video.manifest import Manifest, VideoRecord, build_manifest
-from lssl_ray.video.probe_files import ProbeSettings, probe_locally
+from lssl_ray.video.probe_files import Prober, ProbeSettings, probe_locally
 from lssl_ray.video.probing import PROBING_VERSION
+from lssl_ray.video.readers import ReaderChoice
 
 Write = Callable[..., Path]
 
@@ -29,11 +30,14 @@ def folder(write_clip: Write, tmp_path: Path) -> Path:
 def _check(manifest: Manifest, *, decode: bool = False) -> tuple[CheckReport, Manifest, list[str]]:
     probed: list[str] = []
 
-    def probe(videos: Sequence[FoundVideo]) -> Iterator[tuple[int, VideoRecord]]:
-        probed.extend(video.video_id for video in videos)
-        return probe_locally(videos, settings=ProbeSettings(), num_workers=1)
+    def build_prober(reader: ReaderChoice) -> Prober:
+        def probe(videos: Sequence[FoundVideo]) -> Iterator[tuple[int, VideoRecord]]:
+            probed.extend(video.video_id for video in videos)
+            return probe_locally(videos, settings=ProbeSettings(reader=reader), num_workers=1)
 
-    report, corrected = check_manifest(manifest, decode=decode, probe=probe)
+        return probe
+
+    report, corrected = check_manifest(manifest, decode=decode, build_prober=build_prober)
     return report, corrected, probed
 
 
@@ -121,6 +125,23 @@ def test_check_manifest_leaves_excluded_videos_alone(folder: Path, tmp_path: Pat
     manifest, _ = index_videos([str(folder)], exclude=[str(tmp_path / "q.jsonl")])
     report, corrected, probed = _check(manifest, decode=True)
     assert (report.is_right, report.num_excluded, len(probed)) == (True, 1, 3)
+    assert corrected.records() == manifest.records()
+
+
+def test_check_manifest_probes_with_the_reader_that_was_asked_for(
+    folder: Path, write_clip: Write
+) -> None:
+    manifest = index_videos([str(folder)], reader="pyav")[0]
+    report, corrected, _ = _check(manifest, decode=True)
+    assert (report.is_right, report.num_probed) == (True, 4)
+    assert corrected.records() == manifest.records()
+    # Rows of several readers: of an index with one, and of one with another later.
+    write_clip(folder / "d.mp4", num_frames=5)
+    manifest = index_videos([str(folder)], previous=corrected)[0]
+    readers = [row.reader for row in manifest.records()]
+    assert readers == ["pyav", "pyav", "decord", "pyav", "decord"]
+    report, corrected, probed = _check(manifest, decode=True)
+    assert (report.is_right, len(probed)) == (True, 5)
     assert corrected.records() == manifest.records()
 
 

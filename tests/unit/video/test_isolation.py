@@ -225,6 +225,18 @@ def test_child_that_cannot_start_blames_no_file() -> None:
         process.frames("good", [0])
 
 
+def test_machine_that_starts_no_process_blames_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")  # as when an environment is replaced
+    process = DecodeProcess(deadline_seconds=1.0, child_module=CHILD)
+    with pytest.raises(DecoderUnavailableError, match="No such file"):
+        process.frames("good", [0])
+
+
+def test_frames_within_a_deadline_of_years_come() -> None:
+    with DecodeProcess(deadline_seconds=1e8, child_module=CHILD) as process:
+        assert process.frames("good", [0]).shape == (1, 2, 2, 3)
+
+
 def test_child_imports_nothing_heavy() -> None:
     code = (
         "import sys, lssl_ray.video.decode_child, lssl_ray.video.isolation;"
