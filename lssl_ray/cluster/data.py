@@ -10,6 +10,7 @@ Ray Data keeps something of every block for as long as the process lives that ru
 a session is cut into segments, each a dataset of its own with such a process of its own.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset, Datasource, ExecutionOptions, ExecutionResources
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
@@ -35,6 +37,8 @@ BLOCKS_IN_STORE = 8
 MIN_STORE_BYTES = 64 * 2**20
 # What a block takes beside its pixels: names, reasons and Arrow's own.
 BLOCK_MARGIN_BYTES = 2**20
+# Least time between steps of Ray Data's loop, which waits 0.1 s where it waits at all.
+SCHEDULING_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -155,13 +159,30 @@ class DecodeUnits:
 
     def __call__(self, units: dict[str, np.ndarray]) -> "Columns":
         """Decode the one unit of this call."""
-        from lssl_ray.video.pipeline import pack_clips
+        from lssl_ray.video.pipeline import blank_columns
 
         (unit,) = units["unit"].tolist()
         positions = self._stream.unit_positions(unit)
         visits = self._stream.plan.compute_visits(positions.start, positions.stop)
-        clips = [self._decoder.decode(visit) for visit in visits]
-        return pack_clips(clips, recipe=self._stream.recipe, num_rows=self._stream.clips_per_worker)
+        columns = blank_columns(self._stream.recipe, self._stream.clips_per_worker)
+        for row, visit in enumerate(visits):
+            self._decoder.decode_into(columns, row, visit)
+        return columns
+
+
+class PacedScheduling(ExecutionCallback):  # type: ignore[misc]  # Any to mypy
+    """Keeps Ray Data's loop from taking a core while blocks wait for a step slower than they.
+
+    Then there is no task to start and no block that it may take, and the loop (2.60) never waits.
+    """
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Ray Data calls it after each step of its loop, in the loop's thread."""
+        time.sleep(max(0.0, self._due - time.monotonic()))
+        self._due = time.monotonic() + SCHEDULING_SECONDS
 
 
 def build_segment(
@@ -200,6 +221,7 @@ def build_segment(
     context.target_max_block_size = stream.block_bytes + BLOCK_MARGIN_BYTES
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.custom_execution_callback_classes = [PacedScheduling]
     return dataset
 
 

@@ -16,7 +16,7 @@ from lssl_ray.video.ahead import iterate_on_device
 from lssl_ray.video.manifest import Manifest
 from lssl_ray.video.offenders import Offence
 from lssl_ray.video.order import ClipVisit, RunPlan
-from lssl_ray.video.pipeline import ClipDecoder, Columns, DecodedClip, FailedClip, pack_clips
+from lssl_ray.video.pipeline import ClipDecoder, Columns, blank_columns
 from lssl_ray.video.recipe import DecodeSettings, ViewRecipe
 
 STEPS_AHEAD = 2
@@ -69,25 +69,26 @@ def _iterate_blocks(
         pool = stack.enter_context(ThreadPoolExecutor(num_decoders))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
 
-        def decode(visit: ClipVisit) -> DecodedClip | FailedClip:
+        def decode(columns: Columns, row: int, visit: ClipVisit) -> None:
             decoder = decoders.get()
             try:
-                return decoder.decode(visit)
+                decoder.decode_into(columns, row, visit)
             finally:
                 decoders.put(decoder)
 
-        ahead: deque[list[Future[DecodedClip | FailedClip]]] = deque()
+        ahead: deque[tuple[Columns, list[Future[None]]]] = deque()
         for start in range(start_position, plan.num_positions, clips_per_step):
             visits = plan.compute_visits(start, start + clips_per_step)
-            ahead.append([pool.submit(decode, visit) for visit in visits])
+            columns = blank_columns(recipe, clips_per_step)
+            rows = [pool.submit(decode, columns, row, visit) for row, visit in enumerate(visits)]
+            ahead.append((columns, rows))
             if len(ahead) > STEPS_AHEAD:
-                yield _collect(ahead.popleft(), recipe, clips_per_step)
+                yield _await_rows(*ahead.popleft())
         while ahead:
-            yield _collect(ahead.popleft(), recipe, clips_per_step)
+            yield _await_rows(*ahead.popleft())
 
 
-def _collect(
-    futures: list[Future[DecodedClip | FailedClip]], recipe: ViewRecipe, num_rows: int
-) -> Columns:
-    clips = [future.result() for future in futures]
-    return pack_clips(clips, recipe=recipe, num_rows=num_rows)
+def _await_rows(columns: Columns, rows: list[Future[None]]) -> Columns:
+    for row in rows:
+        row.result()
+    return columns

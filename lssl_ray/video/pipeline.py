@@ -99,6 +99,18 @@ class ClipDecoder:
 
     def decode(self, visit: ClipVisit) -> DecodedClip | FailedClip:
         """Decode and cut all views of one visit; a bad video is a value, not an exception."""
+        recipe = self._recipe
+        return self._decode(visit, _blank(recipe.global_views), _blank(recipe.local_views))
+
+    def decode_into(self, columns: Columns, row: int, visit: ClipVisit) -> None:
+        """Decode one visit to a row of `blank_columns`: as `pack_clips`, without its copy."""
+        has_local = "local_views" in columns
+        local_views = columns["local_views"][row] if has_local else _blank(self._recipe.local_views)
+        _fill_row(columns, row, self._decode(visit, columns["global_views"][row], local_views))
+
+    def _decode(
+        self, visit: ClipVisit, global_views: np.ndarray, local_views: np.ndarray
+    ) -> DecodedClip | FailedClip:
         started = time.perf_counter()
         record = self._manifest.row(visit.video)
         offence = self._offenders.find(record.video_id)
@@ -123,13 +135,13 @@ class ClipDecoder:
             # Reduced while decoding, or changed since indexing. The same draws, so the same
             # frames; only the crops are laid anew for the size that came.
             plans = self._plan(record, visit, height=height, width=width)
-        views = [cut_view(frames, needed, plan) for plan in plans]
-        num_global = self._recipe.global_views.count
+        for view, plan in zip((*global_views, *local_views), plans, strict=True):
+            cut_view(frames, needed, plan, out=view)
         return DecodedClip(
             visit=visit,
             video_id=record.video_id,
-            global_views=np.stack(views[:num_global]),
-            local_views=_stack(views[num_global:], self._recipe.local_views),
+            global_views=global_views,
+            local_views=local_views,
             augmentation=np.stack([plan.augmentation for plan in plans]),
             seconds=time.perf_counter() - started,
             fell_back=self._process.num_fallbacks > fallbacks_before,
@@ -158,27 +170,34 @@ def pack_clips(
     Failed clips and missing ones (a run's last step can be short) are rows of zeros with
     `decoded` false, so that every block has the same shape and every worker the same steps.
     """
-    columns = _blank_columns(recipe, num_rows)
+    columns = blank_columns(recipe, num_rows)
     for row, clip in enumerate(clips):
-        columns["position"][row] = clip.visit.position
-        if isinstance(clip, FailedClip):
-            failure = clip.failure
-            columns["video_id"][row] = failure.video_id
-            columns["path"][row] = failure.path
-            columns["reason"][row] = failure.reason
-            columns["detail"][row] = failure.detail
-            columns["seconds"][row] = failure.seconds
-            columns["epoch"][row] = failure.epoch
-            columns["tried"][row] = failure.tried
-            continue
-        columns["decoded"][row] = columns["tried"][row] = True
-        columns["seconds"][row] = clip.seconds
-        columns["fell_back"][row] = clip.fell_back
-        columns["video_id"][row] = clip.video_id
-        columns["global_views"][row] = clip.global_views
-        columns["augmentation"][row] = clip.augmentation
-        if recipe.local_views.count:
-            columns["local_views"][row] = clip.local_views
+        _fill_row(columns, row, clip)
+        if isinstance(clip, DecodedClip):
+            columns["global_views"][row] = clip.global_views
+            if recipe.local_views.count:
+                columns["local_views"][row] = clip.local_views
+    return columns
+
+
+def blank_columns(recipe: ViewRecipe, num_rows: int) -> Columns:
+    """Columns of rows that no clip has taken yet."""
+    columns: Columns = {
+        "position": np.full(num_rows, -1, dtype=np.int64),
+        "decoded": np.zeros(num_rows, dtype=bool),
+        "global_views": _blank(recipe.global_views, num_rows),
+        "augmentation": np.zeros(
+            (num_rows, recipe.num_views, NUM_AUGMENTATION_VALUES), dtype=np.float32
+        ),
+        "epoch": np.zeros(num_rows, dtype=np.int64),
+        "seconds": np.zeros(num_rows, dtype=np.float64),
+        "tried": np.zeros(num_rows, dtype=bool),
+        "fell_back": np.zeros(num_rows, dtype=bool),
+    }
+    if recipe.local_views.count:
+        columns["local_views"] = _blank(recipe.local_views, num_rows)
+    for name in ("video_id", "path", "reason", "detail"):
+        columns[name] = np.full(num_rows, "", dtype=object)
     return columns
 
 
@@ -234,34 +253,23 @@ def _copy_rows(values: np.ndarray, kept: np.ndarray, device: torch.device) -> to
     return torch.from_numpy(values[kept]).to(device)
 
 
-def _blank_columns(recipe: ViewRecipe, num_rows: int) -> Columns:
-    def views(kind: ViewKind) -> np.ndarray:
-        shape = (num_rows, kind.count, kind.num_frames, kind.size, kind.size, 3)
-        return np.zeros(shape, dtype=np.uint8)
-
-    columns: Columns = {
-        "position": np.full(num_rows, -1, dtype=np.int64),
-        "decoded": np.zeros(num_rows, dtype=bool),
-        "global_views": views(recipe.global_views),
-        "augmentation": np.zeros(
-            (num_rows, recipe.num_views, NUM_AUGMENTATION_VALUES), dtype=np.float32
-        ),
-        "epoch": np.zeros(num_rows, dtype=np.int64),
-        "seconds": np.zeros(num_rows, dtype=np.float64),
-        "tried": np.zeros(num_rows, dtype=bool),
-        "fell_back": np.zeros(num_rows, dtype=bool),
-    }
-    if recipe.local_views.count:
-        columns["local_views"] = views(recipe.local_views)
-    for name in ("video_id", "path", "reason", "detail"):
-        columns[name] = np.full(num_rows, "", dtype=object)
-    return columns
+def _blank(kind: ViewKind, *num_rows: int) -> np.ndarray:
+    shape = (*num_rows, kind.count, kind.num_frames, kind.size, kind.size, 3)
+    return np.zeros(shape, dtype=np.uint8)
 
 
-def _stack(views: list[np.ndarray], kind: ViewKind) -> np.ndarray:
-    if views:
-        return np.stack(views)
-    return np.zeros((0, kind.num_frames, kind.size, kind.size, 3), dtype=np.uint8)
+def _fill_row(columns: Columns, row: int, clip: DecodedClip | FailedClip) -> None:
+    """All of a row but its pixels."""
+    columns["position"][row] = clip.visit.position
+    if isinstance(clip, FailedClip):
+        for name in ("video_id", "path", "reason", "detail", "seconds", "epoch", "tried"):
+            columns[name][row] = getattr(clip.failure, name)
+        return
+    columns["decoded"][row] = columns["tried"][row] = True
+    columns["seconds"][row] = clip.seconds
+    columns["fell_back"][row] = clip.fell_back
+    columns["video_id"][row] = clip.video_id
+    columns["augmentation"][row] = clip.augmentation
 
 
 def _describe(error: DecodeError, record: VideoRecord, visit: ClipVisit) -> ClipFailure:

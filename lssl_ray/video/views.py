@@ -174,6 +174,8 @@ def cut_view(
     frames: UInt8[np.ndarray, "needed height width 3"],
     frame_numbers: NDArray[np.int64],
     plan: ViewPlan,
+    *,
+    out: UInt8[np.ndarray, "frames size size 3"] | None = None,
 ) -> UInt8[np.ndarray, "frames size size 3"]:
     """Cut one view from a clip's decoded frames: crop, then antialiased bicubic resize.
 
@@ -183,6 +185,7 @@ def cut_view(
             that size.
         frame_numbers: Ascending frame indices.
         plan: Which of them, which crop, which size.
+        out: Where to put it; None for an array of its own.
     """
     crop = plan.crop
     rows = np.searchsorted(frame_numbers, plan.frame_indices)
@@ -191,5 +194,8 @@ def cut_view(
     resized: torch.Tensor = transforms.resize(
         pixels, [plan.size, plan.size], interpolation=InterpolationMode.BICUBIC, antialias=True
     )
-    view: np.ndarray = resized.permute(0, 2, 3, 1).contiguous().numpy()
-    return view
+    view: np.ndarray = resized.permute(0, 2, 3, 1).numpy()
+    if out is None:
+        return np.ascontiguousarray(view)
+    np.copyto(out, view)
+    return out

@@ -1,6 +1,7 @@
 """How a session's clips are cut into segments and units, and what a worker refuses."""
 
 import itertools
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lssl_ray.cluster.data import ClipStream, build_execution_options, check_positions
+from lssl_ray.cluster.data import (
+    SCHEDULING_SECONDS,
+    ClipStream,
+    PacedScheduling,
+    build_execution_options,
+    check_positions,
+)
 from lssl_ray.video.order import RunPlan, compute_num_steps
 from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
 
@@ -125,3 +132,14 @@ def test_check_positions_other_clips_are_refused(positions: list[int], expected:
 )
 def test_check_positions_due_clips_pass(positions: list[int], expected: range) -> None:
     check_positions({"position": np.array(positions)}, expected=expected)
+
+
+def test_paced_scheduling_keeps_steps_its_time_apart() -> None:
+    pace = PacedScheduling()
+    before, after = [], []
+    for _ in range(4):
+        before.append(time.monotonic())
+        pace.on_execution_step(None)
+        after.append(time.monotonic())
+    gaps = [later - earlier for earlier, later in zip(before, after[1:], strict=False)]
+    assert min(gaps) >= SCHEDULING_SECONDS
