@@ -44,10 +44,14 @@ def count(value: float, note: str) -> Figure:
 
 
 def summarise_mean(values: Sequence[float], note: str) -> Figure:
-    """The mean of single measurements, within two standard errors; one alone has no range."""
+    """The mean of single measurements, within two standard errors; one alone has no range.
+
+    Where two errors would reach zero, as of a few that differ much, the least of them is the end.
+    """
     mean = statistics.fmean(values)
     error = 2 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Figure(mean, max(0.0, mean - error), mean + error, "measured", note)
+    low = mean - error if mean > error else min(values)
+    return Figure(mean, low, mean + error, "measured", note)
 
 
 def summarise_median(values: Sequence[float], note: str) -> Figure:

@@ -55,6 +55,11 @@ def test_mean_of_measurements_has_two_standard_errors() -> None:
     assert figure.low == pytest.approx(2 - 2 / 3**0.5)
 
 
+def test_mean_of_two_far_apart_reaches_down_to_the_least_and_not_to_zero() -> None:
+    figure = summarise_mean([0.01, 1.99], "")  # two errors are 1.98, more than the mean of 1
+    assert (figure.low, figure.value) == (0.01, 1.0)
+
+
 def test_figure_out_of_its_range_is_refused() -> None:
     with pytest.raises(ValueError, match="2"):
         Figure(2.0, 0.0, 1.0, "assumed", "")
