@@ -13,7 +13,8 @@ from several_nodes import Node, SeveralNodes
 
 from lssl_ray.tracking.journal import EVENTS_FILE, read_rows
 
-NUM_STEPS, CHECKPOINT_EVERY = 200, 20
+# So many that a fault comes before the end, however late a busy machine lets the test see it.
+NUM_STEPS, CHECKPOINT_EVERY = 400, 20
 WAIT_SECONDS = 900
 TRAIN = Node(num_cpus=1, labels={"pool": "train"})
 DECODE = Node(num_cpus=3, labels={"pool": "decode"})

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import tiny
 from fault_runs import (
+    CHECKPOINT_EVERY,
     DECODE,
     NUM_STEPS,
     ON_NODES,
@@ -28,6 +29,8 @@ from fault_runs import (
 from run_checks import count_rows, measure_pause, read_tracked
 from run_process import RunProcess
 from several_nodes import several_nodes
+
+from lssl_ray.training.checkpoint import checkpoint_name
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(2 * WAIT_SECONDS)]
 
@@ -103,7 +106,7 @@ def test_training_nodes_lost_between_and_within_checkpoints(
     # Half of step 60 was there, all of step 100, though nobody had been told.
     assert count_events(folder, "damaged_checkpoint") == 1
     names = [path.name for path in sorted((folder / "checkpoints").iterdir())]
-    assert names == ["step_00000180", "step_00000200"]
+    assert names == [checkpoint_name(NUM_STEPS - CHECKPOINT_EVERY), checkpoint_name(NUM_STEPS)]
     for moment, seconds in zip(("training", *STOPPED), killed, strict=True):
         record_property(f"pause after a node lost: {moment}", measure_pause(folder, since=seconds))
 
