@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lssl_ray.video.cuts import compute_needed_frames, copy_cut
 from lssl_ray.video.decode_child import decode_frames
 from lssl_ray.video.loader import iterate_batches
 from lssl_ray.video.manifest import Manifest, VideoRecord
 from lssl_ray.video.order import ClipVisit, RunPlan
 from lssl_ray.video.recipe import DecodeSettings, ViewRecipe
-from lssl_ray.video.views import ViewPlan, compute_needed_frames, cut_view, plan_views
+from lssl_ray.video.views import ViewPlan, plan_views, resize_view
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,6 @@ class BareDecoder:
         (visit,) = self._work.plan.compute_visits(position, position + 1)
         return visit
 
-    def find_frames(self, visit: ClipVisit) -> tuple[VideoRecord, list[int]]:
-        """The video, and which of its frames the clip needs."""
-        record = self._work.manifest.row(visit.video)
-        plans = self._plan(record, visit, record.height, record.width)
-        return record, compute_needed_frames(plans).tolist()
-
-    def decode_frames(self, visit: ClipVisit) -> np.ndarray:
-        """These frames."""
-        record, needed = self.find_frames(visit)
-        return self._open(record, needed)
-
     def decode(self, visit: ClipVisit) -> tuple[list[np.ndarray], np.ndarray]:
         """The clip's views, and their augmentation."""
         record = self._work.manifest.row(visit.video)
@@ -111,11 +101,11 @@ class BareDecoder:
         frames = self._open(record, needed.tolist())
         if frames.shape[1:3] != (record.height, record.width):
             plans = self._plan(record, visit, *frames.shape[1:3])
-        views = [cut_view(frames, needed, plan) for plan in plans]
+        views = [resize_view(copy_cut(frames, needed, plan), size=plan.size) for plan in plans]
         return views, np.stack([plan.augmentation for plan in plans])
 
     def _open(self, record: VideoRecord, indices: list[int]) -> np.ndarray:
-        # As `DecodeProcess.frames` does when it knows the size.
+        # As `DecodeProcess.cut` does.
         short_side = self._work.settings.short_side
         small = min(record.height, record.width) <= short_side
         return decode_frames(record.path, indices, None if small else short_side, record.reader)

@@ -23,7 +23,6 @@ from input_ray import (
 from input_report import ResultTable, format_spread
 from input_setting import Setting, Work, build_work, count_cores
 
-from lssl_ray.video.isolation import DecodeProcess
 from lssl_ray.video.pipeline import ClipDecoder
 
 
@@ -63,25 +62,24 @@ def measure_isolation(setting: Setting, *, num_clips: int, passes: int) -> Resul
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         seconds = pool.submit(_time_isolation, build_work(setting), num_clips, passes).result()
     rates = {name: [len(each) / sum(each) for each in values] for name, values in seconds.items()}
-    rows = []
-    for inside, isolated in (_FRAMES, _VIEWS):
-        cost = [
-            100 * (sum(b) / sum(a) - 1)
-            for a, b in zip(seconds[inside], seconds[isolated], strict=True)
-        ]
-        rows.append((inside, format_spread(rates[inside]), ""))
-        rows.append((isolated, format_spread(rates[isolated]), format_spread(cost) + " %"))
+    cost = [
+        100 * (sum(b) / sum(a) - 1)
+        for a, b in zip(seconds[_INSIDE], seconds[_ISOLATED], strict=True)
+    ]
+    rows = [
+        (_INSIDE, format_spread(rates[_INSIDE]), ""),
+        (_ISOLATED, format_spread(rates[_ISOLATED]), format_spread(cost) + " %"),
+    ]
     return ResultTable(
         title="Cost of isolation",
-        columns=("what", "clips/s on one core", "more time than in process"),
+        columns=("decoding", "clips/s on one core", "more time than in process"),
         rows=tuple(rows),
         note="Parent and child are bound to one core; each clip is decoded both ways in turn.",
         values=rates,
     )
 
 
-_FRAMES = ("frames, in process", "frames, isolated")
-_VIEWS = ("frames and views, in process", "frames and views, isolated")
+_INSIDE, _ISOLATED = "in process", "isolated"
 
 
 def _time_isolation(work: Work, num_clips: int, passes: int) -> dict[str, list[list[float]]]:
@@ -89,26 +87,10 @@ def _time_isolation(work: Work, num_clips: int, passes: int) -> dict[str, list[l
     torch.set_num_threads(1)
     settings = work.settings
     bare = BareDecoder(work)
-    with (
-        DecodeProcess(
-            deadline_seconds=settings.deadline_seconds, short_side=settings.short_side
-        ) as process,
-        ClipDecoder(
-            work.manifest, recipe=work.recipe, settings=settings, seed=work.plan.seed
-        ) as decoder,
-    ):
-
-        def decode_isolated(visit: Any) -> None:
-            record, indices = bare.find_frames(visit)
-            size = (record.height, record.width)
-            process.frames(record.path, indices, reader=record.reader, size=size)
-
-        ways: dict[str, Callable[[Any], Any]] = {
-            _FRAMES[0]: bare.decode_frames,
-            _FRAMES[1]: decode_isolated,
-            _VIEWS[0]: bare.decode,
-            _VIEWS[1]: decoder.decode,
-        }
+    with ClipDecoder(
+        work.manifest, recipe=work.recipe, settings=settings, seed=work.plan.seed
+    ) as decoder:
+        ways: dict[str, Callable[[Any], Any]] = {_INSIDE: bare.decode, _ISOLATED: decoder.decode}
         visits = work.plan.compute_visits(0, num_clips)
         for way in ways.values():
             way(visits[0])

@@ -6,6 +6,7 @@ A video that does not decode has no features; it is excluded from every figure b
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from lssl_ray.model.space_time import VideoEncoder
 from lssl_ray.types import ClipFailure
 from lssl_ray.video.isolation import DecodeError, DecodeProcess
 from lssl_ray.video.manifest import VideoRecord
-from lssl_ray.video.views import ViewPlan, compute_needed_frames, cut_view
+from lssl_ray.video.views import ViewPlan, resize_view
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,18 @@ def decode_views(
 ) -> list[UInt8[np.ndarray, "views frames size size 3"]] | ClipFailure:
     """All views of one video from one decoding, an array per entry of `views`; or why not."""
 
-    def plan(view: EvaluationView, height: int, width: int) -> list[ViewPlan]:
-        return plan_evaluation_views(view, num_frames=record.num_frames, height=height, width=width)
+    def plan(height: int, width: int) -> list[ViewPlan]:
+        return [
+            one
+            for view in views
+            for one in plan_evaluation_views(
+                view, num_frames=record.num_frames, height=height, width=width
+            )
+        ]
 
-    needed = compute_needed_frames(
-        [one for view in views for one in plan(view, record.height, record.width)]
-    )
     try:
-        frames = process.frames(
-            record.path, needed.tolist(), reader=record.reader, size=(record.height, record.width)
+        cuts = process.cut(
+            record.path, plan, reader=record.reader, size=(record.height, record.width)
         )
     except DecodeError as error:
         return ClipFailure(
@@ -91,11 +95,8 @@ def decode_views(
             seconds=round(error.seconds, 3),
             epoch=0,
         )
-    # The decoder may deliver pictures smaller than the video's; crops are planned for those.
-    return [
-        np.stack([cut_view(frames, needed, one) for one in plan(view, *frames.shape[1:3])])
-        for view in views
-    ]
+    resized = (resize_view(pictures, size=one.size) for one, pictures in cuts)
+    return [np.stack(list(islice(resized, view.num_views))) for view in views]
 
 
 def decode_view(

@@ -7,15 +7,16 @@
     crops     left / centre / right of a wide picture, top / centre / bottom of a tall one
 
 One clip spans the whole video and one crop is the largest centred square: CLIP's own view. No
-randomness, no pixels: `video.views.cut_view` cuts what is planned here.
+randomness, no pixels: `DecodeProcess.cut` cuts what is planned here.
 """
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from lssl_ray.video.cuts import Crop
 from lssl_ray.video.sampling import Window, compute_frame_indices
-from lssl_ray.video.views import Crop, ViewPlan, neutral_augmentation
+from lssl_ray.video.views import ViewPlan, neutral_augmentation
 
 # To be raised with every change that moves a pixel: features kept before it are made again.
 VIEW_ARITHMETIC_VERSION = 1

@@ -15,11 +15,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from lssl_ray.video.cuts import lay_out
 
 __all__ = ["ChildEndedError", "ChildProcess"]
 
@@ -113,13 +116,13 @@ class ChildProcess:
         parsed: dict[str, Any] = json.loads(reply)
         return parsed
 
-    def frames(self, shape: list[int]) -> npt.NDArray[np.uint8]:
-        """A view of that shape on the memory shared with the child."""
-        num_bytes = math.prod(shape)
+    def pictures(self, shapes: Sequence[Sequence[int]]) -> list[npt.NDArray[np.uint8]]:
+        """Views of these shapes on the memory shared with the child."""
+        num_bytes = sum(math.prod(shape) for shape in shapes)
         if self._map is None or num_bytes > len(self._map):
             size = os.fstat(self._memory_file).st_size
             self._map = mmap.mmap(self._memory_file, size)
-        return np.frombuffer(self._map, dtype=np.uint8, count=num_bytes).reshape(shape)
+        return lay_out(self._map, shapes)
 
     def last_words(self) -> str:
         """How an ended child ended: a signal's name or a status, and its last line of noise."""

@@ -8,6 +8,7 @@ no torch, no ray. It holds no state that matters, so the parent ends it with SIG
 import contextlib
 import ctypes
 import json
+import math
 import mmap
 import os
 import resource
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lssl_ray.video.cuts import Crop, Cut, copy_cut, lay_out
 from lssl_ray.video.fetching import open_local
 from lssl_ray.video.files import ReaderError, first_line
 from lssl_ray.video.probing import VideoProbe, open_reader, probe_video
@@ -41,22 +43,22 @@ GROWTH_BYTES = 1 << 20
 
 
 class _SharedFrames:
-    """The memory file that carries frames to the parent. It only grows: a parent may be reading."""
+    """The memory file that carries pixels to the parent. It only grows: a parent may be reading."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._map: mmap.mmap | None = None
         self._size = 0
 
-    def write(self, frames: npt.NDArray[np.uint8]) -> None:
-        if frames.nbytes > self._size:
-            size = -(-frames.nbytes // GROWTH_BYTES) * GROWTH_BYTES
+    def take(self, shapes: Sequence[Sequence[int]]) -> list[npt.NDArray[np.uint8]]:
+        num_bytes = sum(math.prod(shape) for shape in shapes)
+        if num_bytes > self._size:
+            size = -(-num_bytes // GROWTH_BYTES) * GROWTH_BYTES
             os.ftruncate(self._descriptor, size)
             self._map = mmap.mmap(self._descriptor, size)
             self._size = size
         assert self._map is not None
-        target = np.frombuffer(self._map, dtype=np.uint8, count=frames.nbytes)
-        np.copyto(target.reshape(frames.shape), frames)
+        return lay_out(self._map, shapes)
 
 
 def serve(*, decode: Decode, probe: Probe) -> int:
@@ -117,8 +119,8 @@ def _answer(
             if request["operation"] == "probe":
                 return {"probe": vars(probe(path, request["reader"]))}
             frames, reader = _decode_or_fall_back({**request, "path": path}, decode)
-        shared.write(frames)
-        return {"shape": frames.shape, "reader": reader}
+        is_cut = _hand_over(frames, request, shared)
+        return {"shape": frames.shape, "is_cut": is_cut, "reader": reader}
     except ReaderUnavailableError as error:
         return {"unavailable": str(error)}
     except ReaderError as error:
@@ -140,6 +142,27 @@ def _decode_or_fall_back(
         return decode(path, indices, short_side, request["reader"]), request["reader"]
     except RefusedWidthError:
         return decode(path, indices, short_side, "pyav"), "pyav"
+
+
+def _hand_over(
+    frames: npt.NDArray[np.uint8], request: dict[str, Any], shared: _SharedFrames
+) -> bool:
+    """Whether the cuts asked for went, or whole frames.
+
+    These go where no cuts were asked for, where those were planned for pictures of another size,
+    and where they overlap so much that they are more bytes.
+    """
+    cuts = [Cut(np.asarray(indices), Crop(*crop)) for indices, crop in request.get("cuts", ())]
+    num_bytes = sum(math.prod(cut.shape) for cut in cuts)
+    planned_size = tuple(request.get("size", ()))
+    if not cuts or planned_size != frames.shape[1:3] or num_bytes >= frames.nbytes:
+        (target,) = shared.take([frames.shape])
+        np.copyto(target, frames)
+        return False
+    numbers = np.asarray(request["indices"])
+    for cut, target in zip(cuts, shared.take([cut.shape for cut in cuts]), strict=True):
+        copy_cut(frames, numbers, cut, out=target)
+    return True
 
 
 def _send(descriptor: int, reply: dict[str, Any]) -> None:

@@ -13,55 +13,28 @@ import math
 import sys
 import time
 import weakref
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from lssl_ray.errors import ConfigError, DataError, LsslError
+from lssl_ray.errors import ConfigError
 from lssl_ray.video.child import ChildEndedError, ChildProcess
-from lssl_ray.video.files import WAYS_OUT, DecodeReason
+from lssl_ray.video.cuts import Cut, compute_needed_frames, copy_cut
+from lssl_ray.video.decode_errors import DecodeError, DecoderUnavailableError
+from lssl_ray.video.files import DecodeReason
 from lssl_ray.video.probing import VideoProbe
-from lssl_ray.video.readers import ReaderChoice, ReaderName
+from lssl_ray.video.readers import ReaderChoice, ReaderName, reduce_size
 
 __all__ = ["DecodeError", "DecodeProcess", "DecodeReason", "DecoderUnavailableError", "VideoProbe"]
 
 logger = logging.getLogger(__name__)
 
 CHILD_MODULE = "lssl_ray.video.decode_child"
+CutT = TypeVar("CutT", bound=Cut)
 STARTUP_SECONDS = 120.0  # 0.3 s on an idle machine; generous, because running out of it is fatal
-
-
-class DecodeError(DataError):
-    """A file gave no frames.
-
-    Attributes:
-        path: The file.
-        reason: One of `DecodeReason`.
-        detail: One short line: the decoder's message or the signal's name.
-        seconds: Time from request to failure.
-    """
-
-    def __init__(self, path: str, reason: DecodeReason, detail: str, seconds: float) -> None:
-        """Keeps the parts, in `args` too: the error survives pickling between processes."""
-        super().__init__(path, reason, detail, seconds)
-        self.path = path
-        self.reason = reason
-        self.detail = detail
-        self.seconds = seconds
-
-    def __str__(self) -> str:
-        """What failed, why, and the way out."""
-        return (
-            f"{self.path}: {self.reason} ({self.detail}) after {self.seconds:.2f} s; "
-            f"{WAYS_OUT[self.reason]}."
-        )
-
-
-class DecoderUnavailableError(LsslError):
-    """The decode child can't start: the machine's fault, so no file is to blame."""
 
 
 class DecodeProcess:
@@ -142,17 +115,14 @@ class DecodeProcess:
         indices: Sequence[int],
         *,
         reader: ReaderName = "decord",
-        size: tuple[int, int] | None = None,
     ) -> npt.NDArray[np.uint8]:
-        """Decodes frames by index.
+        """Decodes whole frames by index.
 
         Args:
             path: A local file.
             indices: At least one index in [0, num_frames); duplicates allowed, order kept.
             reader: Who decodes: what `probe` chose for this file, and what its frames were
                 counted with.
-            size: Height and width where known, px: a small video is then decoded without looking
-                at its first frame for its size.
 
         Returns:
             uint8 [len(indices), height, width, 3], RGB, 0 to 255: a view on memory shared with the
@@ -162,18 +132,52 @@ class DecodeProcess:
             DecodeError: The file is bad.
             DecoderUnavailableError: No child can be started, or that reader isn't on this machine.
         """
-        small = size is not None and self._short_side is not None and min(size) <= self._short_side
-        request = {
-            "operation": "frames",
-            "path": path,
-            "indices": [int(index) for index in indices],
-            "short_side": None if small else self._short_side,
-            "reader": reader,
-        }
-        reply = self._exchange(request, path)
-        self._count_fallback(path, asked=reader, used=reply["reader"])
-        assert self._child is not None
-        return self._child.frames(reply["shape"])
+        child, reply = self._ask_frames(path, indices, reader, short_side=self._short_side)
+        return child.pictures([reply["shape"]])[0]
+
+    def cut(
+        self,
+        path: str,
+        plan: Callable[[int, int], Sequence[CutT]],
+        *,
+        reader: ReaderName,
+        size: tuple[int, int],
+    ) -> list[tuple[CutT, npt.NDArray[np.uint8]]]:
+        """Decodes the frames of some cuts in one pass; of these frames, only the cuts come here.
+
+        Args:
+            path: A local file.
+            plan: Height and width of the pictures, px, to what to cut from them. What it says for
+                another size must need the same frames.
+            reader: As for `frames`.
+            size: Height and width as indexed, px. A small video is then decoded without looking at
+                its first frame for its size; pictures of another size are planned anew.
+
+        Returns:
+            The plan, each cut with its pixels: uint8 [frames, height, width, 3], to be copied as
+            those of `frames`.
+
+        Raises:
+            DecodeError, DecoderUnavailableError: As `frames`.
+        """
+        planned_size = reduce_size(*size, short_side=self._short_side)
+        cuts = plan(*planned_size)
+        needed = compute_needed_frames(cuts)
+        child, reply = self._ask_frames(
+            path,
+            needed.tolist(),
+            reader,
+            short_side=None if planned_size == size else self._short_side,
+            size=planned_size,
+            cuts=[(cut.frame_indices.tolist(), astuple(cut.crop)) for cut in cuts],
+        )
+        if reply["is_cut"]:
+            pictures = child.pictures([cut.shape for cut in cuts])
+            return list(zip(cuts, pictures, strict=True))
+        (frames,) = child.pictures([reply["shape"]])
+        if frames.shape[1:3] != planned_size:
+            cuts = plan(*frames.shape[1:3])
+        return [(cut, copy_cut(frames, needed, cut)) for cut in cuts]
 
     def close(self) -> None:
         """Ends the child. A later call starts a new one."""
@@ -185,14 +189,19 @@ class DecodeProcess:
         """Returns itself; starts nothing."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Closes."""
         self.close()
+
+    def _ask_frames(
+        self, path: str, indices: Sequence[int], reader: ReaderName, **options: Any
+    ) -> tuple[ChildProcess, dict[str, Any]]:
+        indices = [int(index) for index in indices]
+        request = {"operation": "frames", "path": path, "indices": indices, "reader": reader}
+        reply = self._exchange(request | options, path)
+        self._count_fallback(path, asked=reader, used=reply["reader"])
+        assert self._child is not None
+        return self._child, reply
 
     def _count_fallback(self, path: str, *, asked: ReaderName, used: ReaderName) -> None:
         if used == asked:

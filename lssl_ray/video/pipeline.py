@@ -21,7 +21,7 @@ from lssl_ray.video.manifest import Manifest, VideoRecord
 from lssl_ray.video.offenders import Offence, RepeatOffenders
 from lssl_ray.video.order import ClipVisit
 from lssl_ray.video.recipe import DecodeSettings, ViewKind, ViewRecipe
-from lssl_ray.video.views import ViewPlan, compute_needed_frames, cut_view, plan_views
+from lssl_ray.video.views import ViewPlan, plan_views, resize_view
 
 Columns = dict[str, np.ndarray]
 
@@ -116,33 +116,27 @@ class ClipDecoder:
         offence = self._offenders.find(record.video_id)
         if offence is not None:
             return FailedClip(visit=visit, failure=_describe_untried(offence, record, visit))
-        plans = self._plan(record, visit, height=record.height, width=record.width)
-        needed = compute_needed_frames(plans)
+
+        def plan(height: int, width: int) -> list[ViewPlan]:
+            return self._plan(record, visit, height=height, width=width)
+
         fallbacks_before = self._process.num_fallbacks
         try:
-            frames = self._process.frames(
-                record.path,
-                needed.tolist(),
-                reader=record.reader,
-                size=(record.height, record.width),
+            cuts = self._process.cut(
+                record.path, plan, reader=record.reader, size=(record.height, record.width)
             )
         except DecodeError as error:
             self._offenders.record_failure(record.video_id, error.reason)
             return FailedClip(visit=visit, failure=_describe(error, record, visit))
         self._offenders.record_success(record.video_id)
-        height, width = frames.shape[1:3]
-        if (height, width) != (record.height, record.width):
-            # Reduced while decoding, or changed since indexing. The same draws, so the same
-            # frames; only the crops are laid anew for the size that came.
-            plans = self._plan(record, visit, height=height, width=width)
-        for view, plan in zip((*global_views, *local_views), plans, strict=True):
-            cut_view(frames, needed, plan, out=view)
+        for out, (view, pictures) in zip((*global_views, *local_views), cuts, strict=True):
+            resize_view(pictures, size=view.size, out=out)
         return DecodedClip(
             visit=visit,
             video_id=record.video_id,
             global_views=global_views,
             local_views=local_views,
-            augmentation=np.stack([plan.augmentation for plan in plans]),
+            augmentation=np.stack([view.augmentation for view, _ in cuts]),
             seconds=time.perf_counter() - started,
             fell_back=self._process.num_fallbacks > fallbacks_before,
         )

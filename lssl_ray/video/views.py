@@ -11,13 +11,11 @@ and in whatever order, its views are the same.
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from numpy.typing import NDArray
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -29,6 +27,7 @@ from lssl_ray.types import (
     NUM_AUGMENTATION_VALUES,
     SATURATION,
 )
+from lssl_ray.video.cuts import Crop, Cut
 from lssl_ray.video.recipe import ViewRecipe
 from lssl_ray.video.sampling import (
     Window,
@@ -42,21 +41,9 @@ _CROP_TRIES = 10
 
 
 @dataclass(frozen=True)
-class Crop:
-    """A rectangle in px: row and column of its corner, height, width."""
+class ViewPlan(Cut):
+    """One view before any pixel is read: a cut, its size in the end, its augmentation."""
 
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class ViewPlan:
-    """One view before any pixel is read: which frames, which crop, which augmentation."""
-
-    frame_indices: NDArray[np.int64]
-    crop: Crop
     size: int
     augmentation: Float32[np.ndarray, "values"]
 
@@ -165,34 +152,22 @@ def neutral_augmentation() -> Float32[np.ndarray, "values"]:
     return values
 
 
-def compute_needed_frames(plans: Sequence[ViewPlan]) -> NDArray[np.int64]:
-    """The distinct frames of all views, ascending: what one decoding pass must deliver."""
-    return np.unique(np.concatenate([plan.frame_indices for plan in plans]))
-
-
-def cut_view(
-    frames: UInt8[np.ndarray, "needed height width 3"],
-    frame_numbers: NDArray[np.int64],
-    plan: ViewPlan,
+def resize_view(
+    pictures: UInt8[np.ndarray, "frames height width 3"],
     *,
+    size: int,
     out: UInt8[np.ndarray, "frames size size 3"] | None = None,
 ) -> UInt8[np.ndarray, "frames size size 3"]:
-    """Cut one view from a clip's decoded frames: crop, then antialiased bicubic resize.
+    """Resize what was cut from a clip's frames to a view: bicubic, antialiased.
 
     Args:
-        frames: Pictures of the frames in `frame_numbers`, RGB in [0, 255]. When the decoder
-            delivered them smaller than the video is, the plan's crop must have been drawn for
-            that size.
-        frame_numbers: Ascending frame indices.
-        plan: Which of them, which crop, which size.
+        pictures: RGB in [0, 255].
+        size: Height and width of the view, px.
         out: Where to put it; None for an array of its own.
     """
-    crop = plan.crop
-    rows = np.searchsorted(frame_numbers, plan.frame_indices)
-    cut = frames[rows, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    pixels = torch.from_numpy(cut).permute(0, 3, 1, 2)  # [T, 3, h, w], channels last in memory
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2)  # [T, 3, h, w], channels last in memory
     resized: torch.Tensor = transforms.resize(
-        pixels, [plan.size, plan.size], interpolation=InterpolationMode.BICUBIC, antialias=True
+        pixels, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True
     )
     view: np.ndarray = resized.permute(0, 2, 3, 1).numpy()
     if out is None:

@@ -9,17 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lssl_ray.types import BRIGHTNESS, CONTRAST, FLIP, GREY, SATURATION
+from lssl_ray.video.cuts import Crop, compute_needed_frames
 from lssl_ray.video.recipe import ViewKind, ViewRecipe
 from lssl_ray.video.sampling import compute_window
 from lssl_ray.video.views import (
-    Crop,
     ViewPlan,
     build_rng,
-    compute_needed_frames,
-    cut_view,
     draw_crop,
     plan_center_view,
     plan_views,
+    resize_view,
 )
 
 RECIPE = ViewRecipe(
@@ -186,36 +185,17 @@ def test_plan_center_view_is_the_largest_centred_square(
     assert plan.augmentation.tolist() == [0, 1, 1, 1, 0]
 
 
-def test_cut_view_takes_the_planned_frames_and_crop() -> None:
-    # Each pixel tells its frame, row and column; size equals the crop, so nothing is resampled.
-    rows, columns = np.meshgrid(np.arange(40), np.arange(60), indexing="ij")
-    numbers = np.array([3, 5, 9])
-    frames = np.stack(
-        [np.stack([rows, columns, np.full_like(rows, n)], -1) for n in numbers]
-    ).astype(np.uint8)
-    plan = ViewPlan(
-        frame_indices=np.array([9, 3, 9]),
-        crop=Crop(top=7, left=11, height=16, width=16),
-        size=16,
-        augmentation=np.zeros(5, dtype=np.float32),
-    )
-    cut = cut_view(frames, numbers, plan)
-    assert cut.shape == (3, 16, 16, 3) and cut.dtype == np.uint8
-    assert np.array_equal(cut, frames[[2, 0, 2], 7:23, 11:27])
+def test_resize_view_of_pictures_of_its_size_is_these() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    out = np.zeros_like(pictures)
+    assert np.array_equal(resize_view(pictures, size=16), pictures)
+    assert resize_view(pictures, size=16, out=out) is out and np.array_equal(out, pictures)
 
 
-def test_cut_view_resizes_a_uniform_crop_to_itself() -> None:
-    frames = np.zeros((1, 50, 80, 3), dtype=np.uint8)
-    frames[:, 10:40, 20:70] = (10, 200, 90)
-    plan = ViewPlan(
-        frame_indices=np.array([4]),
-        crop=Crop(top=10, left=20, height=30, width=50),
-        size=24,
-        augmentation=np.zeros(5, dtype=np.float32),
-    )
-    assert np.array_equal(
-        cut_view(frames, np.array([4]), plan), np.broadcast_to([10, 200, 90], (1, 24, 24, 3))
-    )
+def test_resize_view_keeps_a_uniform_picture_uniform() -> None:
+    pictures = np.broadcast_to(np.array([10, 200, 90], np.uint8), (1, 30, 50, 3)).copy()
+    expected = np.broadcast_to([10, 200, 90], (1, 24, 24, 3))
+    assert np.array_equal(resize_view(pictures, size=24), expected)
 
 
 @given(visit=visits())

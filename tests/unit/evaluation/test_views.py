@@ -21,10 +21,11 @@ from lssl_ray.evaluation.views import (
     plan_evaluation_views,
 )
 from lssl_ray.evaluation.zero_shot import compute_zero_shot
+from lssl_ray.video.cuts import Crop
 from lssl_ray.video.index import index_videos
 from lssl_ray.video.isolation import DecodeProcess
 from lssl_ray.video.sampling import Window
-from lssl_ray.video.views import Crop, plan_center_view
+from lssl_ray.video.views import plan_center_view
 
 
 @pytest.fixture(scope="module")
