@@ -38,7 +38,7 @@ def measure(
             setting, passes=passes, train_steps=train_steps, report=report
         ),
         "isolation": lambda: measure_isolation(setting, num_clips=num_clips, passes=passes),
-        "cpu": lambda: measure_cpu(setting),
+        "cpu": lambda: measure_cpu(setting, passes=passes, report=report),
         "order": lambda: measure_order(setting, passes=passes, report=report),
         "workers": lambda: measure_workers(setting, passes=passes, report=report),
         "rows": lambda: measure_rows(setting, counts=row_counts, report=report),

@@ -3,6 +3,7 @@
 Both look at the way to a worker with a no-op step, on a Ray of their own.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,13 +11,14 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
+import psutil
 import ray
 import torch
 from input_files import repeat_rows
 from input_memory import sample_cpu_seconds
-from input_paths import BareDecoder, Pass, Work
+from input_paths import BareDecoder, BareLoop, Pass, TorchLoader
 from input_ray import MemoryWatch, WorkerGroup, connect_ray, start_workers
-from input_report import ResultTable
+from input_report import ResultTable, format_spread
 from input_setting import Setting, build_config, build_work
 from input_tables import compute_rates
 
@@ -24,6 +26,8 @@ from lssl_ray.video.manifest import load_manifest, save_manifest
 
 POLL_SECONDS = 0.2
 KEPT = 10**9
+# The others take their time by the second.
+BY_THE_CLIP = ("decode child", "decode actor", "training worker")
 
 
 def measure_rows(
@@ -77,49 +81,90 @@ def _measure_epoch(setting: Setting, *, num_rows: int) -> dict[str, float]:
     }
 
 
-def measure_cpu(setting: Setting) -> ResultTable:
-    """Processor time per clip by role of the process, beside that of the bare loop."""
+def measure_cpu(setting: Setting, *, passes: int, report: Callable[[str], None]) -> ResultTable:
+    """Processor time per clip: ours by role of the process, beside the peers' all in all."""
     # Time is read from processes that live: a child that ended in between would take its own along.
     setting = replace(setting, recycle_after=KEPT)
-    num_clips = setting.num_batches * setting.clips_per_batch
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        bare = 1000 * pool.submit(_time_bare_cpu, build_work(setting), num_clips).result()
+    peers: dict[str, list[float]] = {BareLoop.name: [], TorchLoader.name: []}
+    ours: list[dict[str, tuple[float, float]]] = []
     with connect_ray(setting):
-        group = start_workers(build_config(setting, optim={"max_steps": None}))
-        _wait_for_clips(group, 4 * setting.num_decoders * setting.clips_per_batch)
-        (worker,) = group.workers
-        first, before, started = _count(worker), sample_cpu_seconds(), time.monotonic()
-        _wait_for_clips(group, first + num_clips)
-        last, after, seconds = _count(worker), sample_cpu_seconds(), time.monotonic() - started
-        group.close()
-    used = {role: 1000 * (after[role] - before.get(role, 0.0)) for role in after}
-    used = dict(sorted(used.items(), key=lambda item: -item[1]))
-    clips = last - first
-    rows = [
-        (role, f"{spent / clips:.1f}", f"{spent / seconds:.0f}") for role, spent in used.items()
-    ]
-    total = sum(used.values())
-    rows.append(("all of them", f"{total / clips:.1f}", f"{total / seconds:.0f}"))
+        for number in range(passes):
+            report(f"pass {number + 1} of {passes}")
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                peers[BareLoop.name].append(pool.submit(_time_bare, setting).result())
+                peers[TorchLoader.name].append(pool.submit(_time_loader, setting).result())
+            ours.append(_time_roles(setting))
+    roles = {
+        role: tuple(statistics.median(column) for column in zip(*values, strict=True))
+        for role in ours[0]
+        if (values := [one[role] for one in ours if role in one])
+    }
+    rows = [(name, format_spread(values), "") for name, values in peers.items()]
+    for role, (per_clip, per_second) in sorted(roles.items(), key=lambda item: -item[1][0]):
+        rows.append((f"ours: {role}", f"{per_clip:.1f}", f"{per_second:.0f}"))
+    sums = {
+        "ours, what grows with the clips": [
+            sum(one[role][0] for role in BY_THE_CLIP) for one in ours
+        ],
+        "ours, all of it": [sum(per_clip for per_clip, _ in one.values()) for one in ours],
+    }
+    rows += [(name, format_spread(values), "") for name, values in sums.items()]
     return ResultTable(
         title="Where the processors' time goes",
         columns=("process", "ms per clip", "ms per second"),
-        rows=(("bare decoder loop (the limit)", f"{bare:.1f}", ""), *rows),
-        note=f"{clips} clips in {seconds:.0f} s to one worker with a no-op step; time of "
-        "processors, not of the clock, so other work on the machine matters little; no decode "
-        "child is replaced meanwhile.",
-        values={role: [spent / clips, spent / seconds] for role, spent in used.items()}
-        | {"bare": [bare]},
+        rows=tuple(rows),
+        note=f"{setting.num_batches * setting.clips_per_batch} clips of each way in turns, "
+        f"{passes} passes, medians, ranges in brackets; ours to one worker with a no-op step. Time "
+        f"of processors, not of the clock; no decode child is replaced meanwhile. What grows with "
+        f"the clips: {', '.join(BY_THE_CLIP)}.",
+        values=peers | sums | {role: list(figures) for role, figures in roles.items()},
     )
 
 
-def _time_bare_cpu(work: Work, num_clips: int) -> float:
+def _time_bare(setting: Setting) -> float:
     torch.set_num_threads(1)
-    bare = BareDecoder(work)
+    bare = BareDecoder(build_work(setting))
     bare.decode(bare.visit(0))
+    num_clips = setting.num_batches * setting.clips_per_batch
     started = time.process_time()
     for position in range(num_clips):
         bare.decode(bare.visit(position))
-    return (time.process_time() - started) / num_clips
+    return 1000 * (time.process_time() - started) / num_clips
+
+
+def _time_loader(setting: Setting) -> float:
+    """Of the loader's workers and the process that takes its batches, while all workers work."""
+    torch.set_num_threads(1)
+    edge = 2 * setting.num_decoders
+    loader = TorchLoader(build_work(replace(setting, num_batches=setting.num_batches + 2 * edge)))
+    moments = [
+        _sum_cpu_seconds()
+        for number, _ in enumerate(loader.iterate(), start=1)
+        if number in (edge, edge + setting.num_batches)
+    ]
+    loader.close()
+    return 1000 * (moments[1] - moments[0]) / (setting.num_batches * setting.clips_per_batch)
+
+
+def _sum_cpu_seconds() -> float:
+    """Processor time of this process and its children so far."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children())]
+    return sum(each.user + each.system for each in times)
+
+
+def _time_roles(setting: Setting) -> dict[str, tuple[float, float]]:
+    """Role to ms per clip and ms per second, once warm."""
+    num_clips = setting.num_batches * setting.clips_per_batch
+    group = start_workers(build_config(setting, optim={"max_steps": None}))
+    _wait_for_clips(group, 4 * setting.num_decoders * setting.clips_per_batch)
+    (worker,) = group.workers
+    first, before, started = _count(worker), sample_cpu_seconds(), time.monotonic()
+    _wait_for_clips(group, first + num_clips)
+    last, after, seconds = _count(worker), sample_cpu_seconds(), time.monotonic() - started
+    group.close()
+    used = {role: 1000 * (after[role] - before.get(role, 0.0)) for role in after}
+    return {role: (spent / (last - first), spent / seconds) for role, spent in used.items()}
 
 
 def _wait_for_clips(group: WorkerGroup, num_clips: int) -> None:

@@ -201,7 +201,12 @@ class TorchLoader:
 
     def run(self) -> Pass:
         """One pass; the first starts the workers."""
-        started, work = time.monotonic(), self._work
+        started = time.monotonic()
+        return time_arrivals(self.iterate(), started=started, clips=self._work.clips_per_batch)
+
+    def iterate(self) -> Iterator[dict[str, Tensor]]:
+        """The batches of one pass."""
+        work = self._work
         if self._loader is None:
             self._loader = DataLoader(
                 ClipFiles(work),
@@ -210,7 +215,7 @@ class TorchLoader:
                 multiprocessing_context="spawn",
                 persistent_workers=True,
             )
-        return time_arrivals(self._loader, started=started, clips=work.clips_per_batch)
+        return iter(self._loader)
 
     def close(self) -> None:
         """End the workers."""
