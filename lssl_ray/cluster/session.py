@@ -17,6 +17,9 @@ from lssl_ray.config import RunConfig
 from lssl_ray.errors import ClusterError
 
 SPARE_BYTES = 2**30  # for whatever else asks Ray for memory
+# Ray keeps 3.6 KB of each ended task, of 100,000 of them unless told otherwise, and every step of a
+# worker is a task: 360 MB for a history that nobody reads where there is no dashboard.
+TASKS_REMEMBERED = 1000
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 OWN_TOKEN = "lssl-ray-"  # how a token of ours begins
 
@@ -88,6 +91,7 @@ def connect_ray(
                 _memory=memory_bytes,
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
+                _system_config={"task_events_max_num_task_in_gcs": TASKS_REMEMBERED},
                 **quiet,
             )
     except Exception as error:
