@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 import torch
-from input_memory import MIB, sample_roles
+from input_memory import MIB, sample_cpu_seconds, sample_roles
 from input_paths import Pass, time_arrivals
 from input_setting import Setting, build_config
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
@@ -34,6 +34,10 @@ from lssl_ray.video.ahead import iterate_on_device
 from lssl_ray.video.manifest import Manifest, load_manifest
 
 MEMORY_EVERY_SECONDS = 0.5
+END_SECONDS = 60.0
+PIPELINE_ROLES = frozenset(
+    ("decode actor", "decode child", "split coordinator", "training worker", "run desk")
+)
 
 
 @contextmanager
@@ -59,6 +63,15 @@ def load_stream(config: RunConfig) -> tuple[ClipStream, Manifest]:
     return stream, manifest
 
 
+def await_end() -> None:
+    """Until this way's processes are gone: their ending takes seconds of what is measured next."""
+    limit = time.monotonic() + END_SECONDS
+    while not PIPELINE_ROLES.isdisjoint(sample_cpu_seconds()):
+        if time.monotonic() > limit:
+            raise SystemExit(f"Processes of a pass did not end within {END_SECONDS:g} s.")
+        time.sleep(MEMORY_EVERY_SECONDS)
+
+
 class BlockStream:
     """Decode actors and Ray Data's scheduling; blocks are dropped where they lie."""
 
@@ -73,7 +86,9 @@ class BlockStream:
         started, setting = time.monotonic(), self._setting
         stream, manifest = load_stream(build_config(setting))
         units = _iterate_units(stream, ray.put(manifest), preserve_order=self._preserve_order)
-        return time_arrivals(units, started=started, clips=_mean_share(stream))
+        done = time_arrivals(units, started=started, clips=_mean_share(stream))
+        await_end()
+        return done
 
     def close(self) -> None:
         """Nothing is held between passes."""
@@ -178,6 +193,7 @@ class WorkerStream:
         group = start_workers(build_config(setting))
         arrivals = sorted(moment for moments in ray.get(list(group.arrivals)) for moment in moments)
         group.close()
+        await_end()
         return Pass(started, tuple(arrivals), _mean_share(group.stream))
 
     def close(self) -> None:
