@@ -17,8 +17,8 @@ from lssl_ray.config import RunConfig
 from lssl_ray.errors import ClusterError
 
 SPARE_BYTES = 2**30  # for whatever else asks Ray for memory
-# Ray keeps 3.6 KB of each ended task, of 100,000 of them unless told otherwise, and every step of a
-# worker is a task: 360 MB for a history that nobody reads where there is no dashboard.
+# Ray keeps a history of ended tasks, 3 to 4 KB per step of a worker, of 100,000 of them unless told
+# otherwise: hundreds of MB that nobody reads where there is no dashboard.
 TASKS_REMEMBERED = 1000
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 OWN_TOKEN = "lssl-ray-"  # how a token of ours begins

@@ -86,6 +86,8 @@ class ChildProcess:
             BrokenPipeError: The child has ended.
         """
         assert self._process.stdin is not None
+        self._read_noise()
+        self._noise = b""  # of a file before: it must not be taken for what is wrong with this one
         data = json.dumps(request).encode() + b"\n"
         while data:
             data = data[os.write(self._process.stdin.fileno(), data) :]
@@ -124,6 +126,14 @@ class ChildProcess:
             self._map = mmap.mmap(self._memory_file, size)
         return lay_out(self._map, shapes)
 
+    def _read_noise(self) -> None:
+        """What it has written to stderr and nobody has read yet."""
+        while select.select([self._errors], [], [], 0)[0]:
+            data = os.read(self._errors, 1 << 16)
+            if not data:
+                break
+            self._noise = (self._noise + data)[-KEPT_NOISE_BYTES:]
+
     def last_words(self) -> str:
         """How an ended child ended: a signal's name or a status, and its last line of noise."""
         try:
@@ -136,11 +146,7 @@ class ChildProcess:
                 ending += ", perhaps by the kernel's out-of-memory killer"
         else:
             ending = f"exit status {status}"
-        while select.select([self._errors], [], [], 0)[0]:
-            data = os.read(self._errors, 1 << 16)
-            if not data:
-                break
-            self._noise = (self._noise + data)[-KEPT_NOISE_BYTES:]
+        self._read_noise()
         lines = self._noise.decode(errors="replace").strip().splitlines()
         return f"{ending}: {lines[-1].strip()[:160]}" if lines else ending
 

@@ -116,6 +116,13 @@ def test_frames_noisy_decoder_answers_and_keeps_the_terminal_clean(
     assert capfd.readouterr() == ("", "")
 
 
+def test_last_words_are_not_those_about_a_file_before(bad_process: DecodeProcess) -> None:
+    bad_process.frames("noise", [0])
+    with pytest.raises(DecodeError) as caught:
+        bad_process.frames("exit-zero", [0])
+    assert caught.value.detail == "exit status 0"
+
+
 def test_frames_growing_and_shrinking_clips_come_through_shared_memory(
     bad_process: DecodeProcess,
 ) -> None:
