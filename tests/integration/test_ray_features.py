@@ -1,6 +1,9 @@
 """Features through Ray Data and in one process: the same videos, the same numbers."""
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +38,31 @@ def ray_engine(build_config: Callable[..., RunConfig]) -> Iterator[RayEngine]:
     engine.close()
 
 
+@contextmanager
+def watch_free_memory() -> Iterator[list[float]]:
+    """Bytes that Ray had not yet promised to anyone, as seen again and again meanwhile.
+
+    By a thread of its own: decoders start (seconds), decode a small set (less) and end before the
+    first progress is heard.
+    """
+    free: list[float] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            # Ray leaves a resource out of its answer where none of it is free.
+            free.append(ray.available_resources().get("memory", 0.0))
+            done.wait(0.05)
+
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(watch)
+        try:
+            yield free
+        finally:
+            done.set()
+            watched.result()
+
+
 def test_extract_features_on_ray_equals_local(
     build_config: Callable[..., RunConfig],
     videos: tiny.VideoSet,
@@ -52,13 +80,8 @@ def test_extract_features_on_ray_equals_local(
         weights={"clip": None},
     )
     counts: list[tuple[int, ...]] = []
-    free: list[float] = []
-
-    def note(*count: int) -> None:
-        counts.append(count)
-        free.append(ray.available_resources()["memory"])
-
-    ours = ray_engine.extract_features(job, on_progress=note)
+    with watch_free_memory() as free:
+        ours = ray_engine.extract_features(job, on_progress=lambda *count: counts.append(count))
     # Set aside while decoders are at work, as in training.
     set_aside = ray.cluster_resources()["memory"] - min(free)
     assert set_aside >= job.config.cluster.decode_memory_mib * 2**20
