@@ -14,7 +14,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ Probe = Callable[[str, ReaderChoice], VideoProbe]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 GROWTH_BYTES = 1 << 20
+SMALL_PIXELS = 1 << 17  # of a picture: 456x256 is below, 640x360 above
 
 
 class _SharedFrames:
@@ -139,9 +140,16 @@ def _decode_or_fall_back(
     """Frames and who gave them: PyAV where decord can't give frames of this width."""
     path, indices, short_side = request["path"], request["indices"], request["short_side"]
     try:
-        return decode(path, indices, short_side, request["reader"]), request["reader"]
+        with _staying_on_core() if _is_small(request) else contextlib.nullcontext():
+            return decode(path, indices, short_side, request["reader"]), request["reader"]
     except RefusedWidthError:
         return decode(path, indices, short_side, "pyav"), "pyav"
+
+
+def _is_small(request: dict[str, Any]) -> bool:
+    """Whether decord is to give pictures, known to be small, as they are."""
+    as_they_are = request["reader"] == "decord" and request["short_side"] is None
+    return as_they_are and 0 < math.prod(request.get("size", (0,))) <= SMALL_PIXELS
 
 
 def _hand_over(
@@ -178,6 +186,33 @@ def _die_with_parent(parent_process_id: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_process_id:  # it died before the line above
         os._exit(1)
+
+
+@contextlib.contextmanager
+def _staying_on_core() -> Iterator[None]:
+    """Keeps this thread, and those that it starts, on the core where it is.
+
+    decord's two threads hand each other every frame. A small one takes less time than waking the
+    other core for it; large ones gain from two cores (docs/input_bench.md). Only for a clip: the
+    next begins wherever the system wakes this process.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    _allow_cores({ctypes.CDLL(None).sched_getcpu()})
+    try:
+        yield
+    finally:
+        _allow_cores(allowed)
+
+
+def _allow_cores(cores: set[int]) -> None:
+    # Where a sandbox forbids it, has taken these cores away meanwhile or tells no core (-1), the
+    # frames are the same.
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError):
+            os.sched_setaffinity(0, cores)
 
 
 def _limit_memory(memory_limit_mib: int) -> None:

@@ -17,7 +17,9 @@ import numpy.typing as npt
 import pytest
 
 from lssl_ray.errors import ConfigError, DataError
+from lssl_ray.video.cuts import Crop, Cut
 from lssl_ray.video.isolation import DecodeError, DecodeProcess, DecoderUnavailableError
+from lssl_ray.video.readers import ReaderName
 
 CHILD = "misbehaving_child"
 PATIENCE_SECONDS = 20.0
@@ -132,6 +134,33 @@ def test_frames_growing_and_shrinking_clips_come_through_shared_memory(
         assert frames.dtype == np.uint8
         assert bool((frames == 7).all())
         assert bad_process.frames("good", [0]).shape == (1, 2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "reader", "short_side", "stays"),
+    [
+        ((256, 456), "decord", None, True),
+        ((256, 456), "decord", 256, True),
+        ((360, 640), "decord", None, False),
+        ((1080, 1920), "decord", 256, False),  # small only after it was reduced
+        ((256, 456), "pyav", None, False),
+    ],
+)
+def test_decord_stays_on_one_core_for_a_clip_of_small_pictures(
+    size: tuple[int, int], reader: ReaderName, short_side: int | None, stays: bool
+) -> None:
+    mine = os.sched_getaffinity(0)
+
+    def plan(height: int, width: int) -> list[Cut]:
+        return [Cut(np.array([0]), Crop(0, 0, 1, 1))]
+
+    with DecodeProcess(
+        deadline_seconds=PATIENCE_SECONDS, short_side=short_side, child_module=CHILD
+    ) as process:
+        ((_, pictures),) = process.cut("cores", plan, reader=reader, size=size)
+        assert pictures[0, 0, 0, 0] == (1 if stays else len(mine))
+        child = _process_id(process.frames("good", [0]))
+        assert os.sched_getaffinity(child) == mine
 
 
 def test_process_recycles_after_the_given_number_of_requests() -> None:
