@@ -68,7 +68,7 @@ def embed(
         source = describe_source(loaded, source=place, weights=file)
         encode: Callable[[Manifest], Iterator[EmbeddedVideo]] = partial(embed_locally, loaded)
         if not local:
-            encode = _prepare_ray(manifest, overrides or [], source, loaded)
+            encode = _prepare_ray(manifest, out, overrides or [], source, loaded)
         display.show_phase("Embedding")
         with logging_to(out / LOG_FILE), sigterm_as_exit():
             report = embed_manifest(
@@ -155,12 +155,17 @@ def _as_absolute(source: str) -> str:
 
 
 def _prepare_ray(
-    manifest: Path, overrides: Sequence[str], source: "EmbeddingSource", model: "VideoModel"
+    manifest: Path,
+    out: Path,
+    overrides: Sequence[str],
+    source: "EmbeddingSource",
+    model: "VideoModel",
 ) -> "Callable[[Manifest], Iterator[EmbeddedVideo]]":
     """Rows through Ray, which starts only when there is a row to compute.
 
     Raises:
         ConfigError: A setting of another section, or an impossible one.
+        ClusterError: The embeddings would not outlive the job.
     """
     wrong = [item for item in overrides if not item.startswith(_CLUSTER_SECTION)]
     if wrong:
@@ -169,7 +174,9 @@ def _prepare_ray(
     rest = ["clip.model='local-dir:unread'", "concepts.labels=unread"]
     config = load_config(None, [*rest, f"data.manifest={json.dumps(str(manifest))}", *overrides])
     from lssl_ray.cluster.embedding import embed_on_ray
+    from lssl_ray.cluster.required_paths import require_lasting_embeddings
 
+    require_lasting_embeddings(out.absolute())
     return partial(embed_on_ray, config, source, model.parts.decoding)
 
 

@@ -66,6 +66,23 @@ def require_lasting_places(config: RunConfig) -> None:
         )
 
 
+def require_lasting_embeddings(folder: Path) -> None:
+    """Refuse a folder of embeddings in a submitted job's own copy of the code.
+
+    Args:
+        folder: Absolute.
+
+    Raises:
+        ClusterError: The embeddings would go with the copy.
+    """
+    if is_in_job_copy(folder):
+        raise ClusterError(
+            f"--out={folder} is in the job's own copy of the code, which Ray deletes, and the "
+            "embeddings with it. Give a folder that stays, by its absolute path: --out "
+            "/shared/embeddings."
+        )
+
+
 def is_in_job_copy(path: Path) -> bool:
     """Whether an absolute path leads into what Ray unpacked for a job."""
     above = [folder.parts[-2:] for folder in path.parents]

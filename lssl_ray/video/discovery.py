@@ -167,7 +167,8 @@ class _Search:
         if os.path.lexists(path):
             return [self._classify(path, is_folder=os.path.isdir(path))]
         if glob.has_magic(path):
-            return self._expand_pattern(path, sorted(glob.glob(path, recursive=True)))
+            matches = sorted(glob.glob(path, recursive=True))
+            return self._expand_pattern(path, [(match, os.path.isdir(match)) for match in matches])
         raise DataError(
             f"{given}: does not exist; give a folder with videos, a video file or a list of them."
         )
@@ -179,7 +180,8 @@ class _Search:
             return _Source("list", path, self._list_root or os.path.dirname(path))
         return _Source("file", path, root or os.path.dirname(path))
 
-    def _expand_pattern(self, pattern: str, matches: Sequence[str]) -> list[_Source]:
+    def _expand_pattern(self, pattern: str, matches: Sequence[tuple[str, bool]]) -> list[_Source]:
+        """Sources of a pattern's matches, each with whether it is a folder."""
         if not matches:
             raise DataError(f"{pattern}: no file matches this pattern.")
         parts = pattern.split("/")
@@ -187,9 +189,8 @@ class _Search:
         root = "/".join(parts[:fixed]) or "/"
         wanted = LIST_EXTENSIONS if find_extension(pattern) in LIST_EXTENSIONS else VIDEO_EXTENSIONS
         sources = []
-        for path in matches:
-            remote = has_scheme(path)
-            if not remote and os.path.isdir(path):
+        for path, is_folder in matches:
+            if is_folder:
                 if "**" not in parts:  # otherwise its files match themselves
                     sources.append(self._classify(path, is_folder=True, root=root))
             elif find_extension(path) in wanted:

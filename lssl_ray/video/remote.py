@@ -122,21 +122,26 @@ def list_remote(uri: str, *, wanted: Callable[[str], bool]) -> list[RemoteFile]:
         ]
 
 
-def match_remote(pattern: str) -> list[str]:
-    """URIs that match a pattern with `*`, `?` or `[...]`, sorted; folders among them.
+def match_remote(pattern: str) -> list[tuple[str, bool]]:
+    """URIs that match a pattern with `*`, `?` or `[...]`, sorted, and which of them are folders.
 
     Raises:
         DataError: The store can't be asked.
     """
     with _explained(pattern):
         filesystem, path = open_filesystem(pattern)
-        return [_as_uri(name, filesystem, pattern) for name in sorted(filesystem.glob(path))]
+        found = filesystem.glob(path, detail=True)
+        return [
+            (_as_uri(name, filesystem, pattern), found[name].get("type") == "directory")
+            for name in sorted(found)
+        ]
 
 
 def stat_remote(uri: str) -> RemoteFile | None:
     """Size and time of one file, or None if there is no such file.
 
-    A web server that doesn't answer, or refuses, gives zeros: fetching will tell why.
+    A web server that doesn't answer, or refuses, and a store that keeps this file from us, give
+    zeros: fetching will tell why.
 
     Raises:
         DataError: The store can't be asked.
@@ -145,7 +150,11 @@ def stat_remote(uri: str) -> RemoteFile | None:
         filesystem, path = open_filesystem(uri)
         try:
             return _describe(uri, filesystem.info(path))
-        except FileNotFoundError as error:
+        except OSError as error:
+            if _is_denied(error):
+                return RemoteFile(uri, 0, 0)
+            if not isinstance(error, FileNotFoundError):
+                raise
             refused = error.__cause__ is not None
             is_gone = getattr(error.__cause__, "status", None) in _GONE_STATUSES
             return RemoteFile(uri, 0, 0) if refused and not is_gone else None
@@ -230,6 +239,11 @@ def find_remote_errors() -> tuple[type[Exception], ...]:
         if module in sys.modules:
             errors.append(getattr(sys.modules[module], name))
     return tuple(errors)
+
+
+def _is_denied(error: OSError) -> bool:
+    """Whether a store answered that this account may not read a file; S3 says it in words only."""
+    return isinstance(error, PermissionError) or "ACCESS_DENIED" in str(error)
 
 
 def _describe(uri: str, info: dict[str, Any]) -> RemoteFile:

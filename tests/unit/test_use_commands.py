@@ -204,6 +204,15 @@ def test_embed_into_another_models_folder_is_refused(
     assert "cluster" in refuse(*arguments, "--set", "optim.epochs=1")
 
 
+def test_embed_into_a_jobs_own_copy_is_refused(
+    tiny_clip_dir: Path, videos: tiny.VideoSet, tmp_path: Path
+) -> None:
+    out = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123" / "embeddings"
+    clip = f"local-dir:{tiny_clip_dir}"
+    assert "absolute path" in refuse("embed", videos.manifest, "--model", clip, "--out", out)
+    assert not out.exists()
+
+
 def test_export_by_command_and_its_refusals(trained_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "exported"
     result = invoke("export", trained_run, "--out", out, "--labels", "x, y")

@@ -1,7 +1,7 @@
 """An object store on loopback: as much of S3's protocol as reading a bucket takes."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,8 +11,14 @@ from xml.sax.saxutils import escape
 
 
 @contextmanager
-def serve_bucket(folder: Path, bucket: str) -> Iterator[str]:
-    """Serves a folder's files as a bucket's objects; yields the endpoint's address."""
+def serve_bucket(folder: Path, bucket: str, *, denied: Collection[str] = ()) -> Iterator[str]:
+    """Serves a folder's files as a bucket's objects; yields the endpoint's address.
+
+    Args:
+        folder: Its files are the objects.
+        bucket: Its name.
+        denied: Keys that are listed, and that nobody may read.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -30,6 +36,9 @@ def serve_bucket(folder: Path, bucket: str) -> Iterator[str]:
         def _send_object(self, *, with_content: bool) -> None:
             name = unquote(urlsplit(self.path).path).strip("/").removeprefix(bucket).lstrip("/")
             path = folder / name
+            if name in denied:
+                self._send(403, b"")
+                return
             if name and not path.is_file():
                 self._send(404, b"")
                 return

@@ -163,6 +163,31 @@ def test_stat_remote_keys_in_the_address_are_refused_unseen() -> None:
     assert "SECRET" not in str(caught.value)
 
 
+def use_bucket(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Let `s3://` mean this store."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "user",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_index_videos_object_without_access_is_a_row_of_its_own(
+    write_clip: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "set" / "a.mp4", num_frames=4)
+    write_clip(tmp_path / "set" / "secret.mp4", num_frames=4)
+    (tmp_path / "set" / "list.csv").write_text("a.mp4,running\nsecret.mp4,running\n")
+    with serve_bucket(tmp_path, "guarded", denied={"set/secret.mp4"}) as endpoint:
+        use_bucket(monkeypatch, endpoint)
+        manifest, report = index_videos(["s3://guarded/set/list.csv"])
+    assert (report.num_ok, report.bad_by_reason) == (1, {"fetch_failed": 1})
+    assert [video.video_id for video in manifest.records() if video.status == "ok"] == ["a.mp4"]
+
+
 def test_index_videos_of_bucket_equals_that_of_the_disk(
     write_clip: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,17 +197,11 @@ def test_index_videos_of_bucket_equals_that_of_the_disk(
     (folder / "bad.mp4").write_text("no video")
     (folder / "list.csv").write_text("run/a b.mp4,running\ngone.mp4,running\n")
     with serve_bucket(tmp_path, "bucket") as endpoint:
-        for name, value in {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": "user",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }.items():
-            monkeypatch.setenv(name, value)
+        use_bucket(monkeypatch, endpoint)
         remote, report = index_videos(["s3://bucket/set"], labels="folders")
         listed = find_videos(["s3://bucket/set/list.csv"])
         matched = find_videos(["s3://bucket/set/*/*.mp4"])
+        in_folders = find_videos(["s3://bucket/set/r*"])
         local, _ = index_videos([str(folder)], labels="folders")
         with pytest.raises(DataError, match="AWS_REGION"):
             find_videos(["s3://bucket/set?region=us-east-1"])
@@ -194,4 +213,5 @@ def test_index_videos_of_bucket_equals_that_of_the_disk(
     assert (report.num_ok, report.bad_by_reason) == (2, {"not_a_video": 1})
     rows = {video.video_id: (video.label, video.missing is None) for video in listed.videos}
     assert rows == {"run/a b.mp4": ("running", True), "gone.mp4": ("running", False)}
-    assert [video.video_id for video in matched.videos] == ["run/a b.mp4"]
+    for found in (matched, in_folders):
+        assert [video.video_id for video in found.videos] == ["run/a b.mp4"]
